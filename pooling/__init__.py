@@ -1,0 +1,48 @@
+"""Pooling and its backpropagation on the CPU, from Python: every known trick, one interface.
+
+>>> import numpy as np, pooling
+>>> pool = pooling.MaxPool(2)
+>>> y, saved = pool.forward(np.ones((1, 1, 4, 4), np.float32))
+>>> dx = pool.backward(y, saved)
+>>> float(dx.sum())
+4.0
+
+Importing this package loads NumPy and nothing else: Numba, and what the tuner's store needs, come with the first call
+that uses them.
+"""
+
+# `backend`, `backends` and `gradcheck` are functions here and modules below. Python binds a submodule to its package only
+# when it loads it, so the functions, bound after that, stay; `from pooling.backends import ...` finds the module anyway.
+from pooling.backend import Backend, Problem
+from pooling.backends import REGISTRY, backend, backends
+from pooling.errors import DTypeError, GradientError, PoolingError, UnknownBackendError, UnsupportedError
+from pooling.gradcheck import gradcheck
+from pooling.operators import AvgPool, MaxPool, Saved, avg_pool, max_pool
+from pooling.threads import get_num_threads, set_num_threads
+from pooling.tune import pick
+from pooling.window import Window
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "REGISTRY",
+    "AvgPool",
+    "Backend",
+    "DTypeError",
+    "GradientError",
+    "MaxPool",
+    "PoolingError",
+    "Problem",
+    "Saved",
+    "UnknownBackendError",
+    "UnsupportedError",
+    "Window",
+    "avg_pool",
+    "backend",
+    "backends",
+    "get_num_threads",
+    "gradcheck",
+    "max_pool",
+    "pick",
+    "set_num_threads",
+]

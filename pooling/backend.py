@@ -1,0 +1,155 @@
+"""What a backend is: plain data and plain functions.
+
+A backend's functions take what to compute as one :class:`Problem` and fill an array that the caller made. Every array
+they see is C-contiguous and has the shape ``(outer, *spatial, inner)``: `inner` counts the channels in channels_last
+and is 1 in channels_first; `outer` is the product of all other axes. So validation, layout, allocation and the choice
+of a backend each live in one place above them (`operators.py`), and no backend knows how many axes a user's array had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from pooling.window import Window
+
+Array = NDArray[Any]
+Op = Literal["max", "avg"]
+Ties = Literal["first", "last", "split", "all"]
+
+TIES: tuple[Ties, ...] = ("first", "last", "split", "all")
+"""Who takes the gradient of a window whose maximum occurs more than once.
+
+first, last
+    The first or last of the tied cells, in row-major order.
+split
+    Each of them, in equal shares.
+all
+    Each of them, the whole of it. Not a subgradient: what the mask trick does.
+"""
+
+Kept = tuple[Array, ...]
+"""The arrays a backward pass needs from its forward pass."""
+
+Forward = Callable[[Array, "Problem", Array, bool], Kept]
+"""``forward(x, problem, y, training) -> kept``: fill `y`; `kept` may be empty unless `training`."""
+
+Backward = Callable[[Array, Kept, "Problem", Array], None]
+"""``backward(dy, kept, problem, dx)``: fill `dx`, which holds garbage at the start."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One pooling of arrays of one spatial size: what every backend must agree on.
+
+    Parameters
+    ----------
+    op
+        "max" or "avg".
+    window
+        The window, bound to the input's spatial size.
+    ties
+        Max only: who takes the gradient of a tied window.
+    count_include_pad
+        Avg only: divide by the cells of the padded window instead of the real ones.
+    divisor_override
+        Avg only: divide by this number instead of by any count.
+    """
+
+    op: Op
+    window: Window
+    ties: Ties = "first"
+    count_include_pad: bool = True
+    divisor_override: int | None = None
+
+    def divisors(self, dtype: DTypeLike) -> Array:
+        """Avg: what each window's sum is divided by, in an array that broadcasts against the output."""
+        n = self.window.ndim
+        if self.divisor_override is not None:
+            return np.full((1,) * (n + 1), self.divisor_override, dtype)
+        counts = np.ones((1,) * n)
+        for i, axis in enumerate(self.window.axes):
+            along = (1,) * i + (axis.out,) + (1,) * (n - 1 - i)
+            counts = counts * np.reshape(axis.counts(self.count_include_pad), along)
+        # A window with no cell at all has the sum 0 and shall have the mean 0.
+        return np.maximum(counts, 1).astype(dtype)[..., None]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """An op's forward pass and the backward pass that belongs to it.
+
+    `keeps_taps` says that a max forward with ties "first" or "last" keeps one array: the taps that won.
+    """
+
+    forward: Forward
+    backward: Backward
+    keeps_taps: bool = False
+
+
+class Describes(Protocol):
+    """Anything that can say which :class:`Problem` it is on arrays of a given shape: the operators."""
+
+    def problem(self, shape: Sequence[int]) -> Problem: ...
+
+
+def _no_limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to pool, with its limits.
+
+    Parameters
+    ----------
+    name
+        The key in the registry.
+    note
+        One line on the trick.
+    ops
+        The passes of each op it can do, by the op's name.
+    ties
+        Tie policies that its max backward implements.
+    kinds
+        NumPy dtype kinds that its max forward takes ("f" float, "i" and "u" integers, "b" bool); avg takes only "f".
+    limits
+        Everything else it can't do: returns the reason, or None.
+    keeps_x
+        Tie policies under which max backward reads x and y again, so that nobody may overwrite them in between.
+    reference_only
+        Whether it is here to be right and readable, and never to be picked.
+    """
+
+    name: str
+    note: str
+    ops: Mapping[Op, Pass]
+    ties: tuple[Ties, ...] = ()
+    kinds: str = "fiub"
+    limits: Callable[[Problem, np.dtype[Any]], str | None] = _no_limits
+    keeps_x: tuple[Ties, ...] = ()
+    reference_only: bool = False
+
+    def why_not(self, shape: Sequence[int], dtype: DTypeLike, operator: Describes | Problem) -> str | None:
+        """The reason why this backend can't do `operator` on arrays of `shape` and `dtype`, or None when it can.
+
+        Examples
+        --------
+        >>> import pooling
+        >>> pooling.backend("strided_reshape").why_not((1, 1, 8, 8), "float32", pooling.MaxPool(3, stride=2))
+        'its windows overlap: writing through a view in which they share cells would lose gradient'
+        """
+        problem = operator if isinstance(operator, Problem) else operator.problem(shape)
+        dtype = np.dtype(dtype)
+        if problem.op not in self.ops:
+            return f"it has no {problem.op} pooling"
+        kinds = self.kinds if problem.op == "max" else "f"
+        if dtype.kind not in kinds:
+            return f"its {problem.op} pooling does not take {dtype}"
+        if problem.op == "max" and problem.ties not in self.ties:
+            return f"its backward has no ties={problem.ties!r}, only {', '.join(self.ties)}"
+        return self.limits(problem, dtype)

@@ -1,0 +1,98 @@
+"""Plain loops over windows and cells: the oracle, for reference only.
+
+Max pooling looks at one window after another and remembers who won; the backward pass sends each window's gradient to
+its winner. Nothing is vectorized, and the rules of the contract stand here one by one: padding is no cell, a NaN beats
+every number, the first (or last) of equals wins, shares of a split are equal. Averages are taken in float64 and rounded
+once.
+
+Cost: some microseconds per cell, a thousand times what the other backends need. It supports everything.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
+from pooling.taps import lowest
+
+Cell = tuple[int, ...]
+
+
+def windows(problem: Problem) -> Iterator[tuple[Cell, list[Cell]]]:
+    """Each output's position with the positions of the real cells under its window, both in row-major order."""
+    axes = problem.window.axes
+    for out in itertools.product(*(range(axis.out) for axis in axes)):
+        along = [
+            [i for k in range(axis.kernel) if 0 <= (i := o * axis.stride + k * axis.dilation - axis.before) < axis.size]
+            for axis, o in zip(axes, out, strict=True)
+        ]
+        yield out, list(itertools.product(*along))
+
+
+def winners(plane: Array, cells: list[Cell], problem: Problem) -> list[Cell]:
+    """The cells that take the window's gradient; the first of them gives the window's value."""
+    nans = [cell for cell in cells if plane[cell] != plane[cell]]
+    if nans:
+        tied = nans
+    else:
+        largest = max((plane[cell] for cell in cells), default=None)
+        tied = [cell for cell in cells if plane[cell] == largest]
+    if problem.ties == "first":
+        return tied[:1]
+    return tied[-1:] if problem.ties == "last" else tied
+
+
+def planes(*arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """The arrays' spatial planes, as views, in step."""
+    outer, inner = arrays[0].shape[0], arrays[0].shape[-1]
+    for b, c in itertools.product(range(outer), range(inner)):
+        yield tuple(array[b, ..., c] for array in arrays)
+
+
+def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
+    for x_plane, y_plane in planes(x, y):
+        for out, cells in windows(problem):
+            won = winners(x_plane, cells, problem)
+            y_plane[out] = x_plane[won[0]] if won else lowest(x.dtype)
+    return (x.copy(),) if training else ()
+
+
+def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
+    (x,) = kept
+    dx.fill(0)
+    for x_plane, dy_plane, dx_plane in planes(x, dy, dx):
+        for out, cells in windows(problem):
+            won = winners(x_plane, cells, problem)
+            for cell in won:
+                share = dy_plane[out] / dy.dtype.type(len(won)) if problem.ties == "split" else dy_plane[out]
+                dx_plane[cell] += share
+
+
+def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
+    divisors = np.broadcast_to(problem.divisors(np.float64)[..., 0], problem.window.output_size)
+    for x_plane, y_plane in planes(x, y):
+        for out, cells in windows(problem):
+            y_plane[out] = sum(float(x_plane[cell]) for cell in cells) / divisors[out]
+    return ()
+
+
+def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
+    divisors = np.broadcast_to(problem.divisors(np.float64)[..., 0], problem.window.output_size)
+    total = np.zeros(dx.shape)
+    for dy_plane, total_plane in planes(dy, total):
+        for out, cells in windows(problem):
+            for cell in cells:
+                total_plane[cell] += float(dy_plane[out]) / divisors[out]
+    dx[...] = total
+
+
+BACKEND = Backend(
+    name="reference",
+    note="plain loops, one cell at a time; for reference only",
+    ops={"max": Pass(max_forward, max_backward), "avg": Pass(avg_forward, avg_backward)},
+    ties=TIES,
+    reference_only=True,
+)

@@ -1,0 +1,59 @@
+"""The mask trick in NumPy alone: reshape to reduce, broadcast to compare.
+
+Seen as (outer, out, k, out, k, inner), an array has its windows on axes of their own: a maximum over these axes is the
+forward pass. Backward, the output with axes of length 1 in their place broadcasts against that view, which does what two
+``repeat`` calls do and copies nothing. The mask ``tiles == y`` says who is tied for the maximum; pay each of them in
+full (ties="all"), or count them and pay each its share (ties="split").
+
+Cost: the forward reduction is as slow as block_reduce's (the same loops run below it). Backward has one mask, a byte per
+cell, and no upscaled copies.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pooling.backend import Array, Backend, Kept, Pass, Problem
+from pooling.backends._tiles import needs_tiles, tiles, zero_uncovered
+from pooling.taps import bits, has_nan, settle_zeros, wins
+
+
+def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
+    boxes, inside = tiles(x, problem)
+    boxes.max(axis=inside, out=y)
+    settle_zeros(x, y, problem)
+    return (x, y)
+
+
+def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
+    x, y = kept
+    boxes, inside = tiles(x, problem)
+    mask = wins(boxes, np.expand_dims(y, inside), has_nan(y))
+    if problem.ties == "split":
+        dy = dy / mask.sum(axis=inside, dtype=dy.dtype)
+    # Bits, not floats: a product with a mask must not turn inf into NaN.
+    np.multiply(mask, bits(np.expand_dims(dy + dy.dtype.type(0), inside)), out=tiles(bits(dx), problem)[0])
+    zero_uncovered(dx, problem)
+
+
+def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
+    boxes, inside = tiles(x, problem)
+    wide = np.float32 if x.dtype == np.float16 else x.dtype
+    y[...] = boxes.sum(axis=inside, dtype=wide) / problem.divisors(wide)
+    return ()
+
+
+def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
+    boxes, inside = tiles(dx, problem)
+    boxes[...] = np.expand_dims(dy / problem.divisors(dy.dtype), inside)
+    zero_uncovered(dx, problem)
+
+
+BACKEND = Backend(
+    name="repeat_mask",
+    note="reshape and reduce forward, broadcast and compare backward",
+    ops={"max": Pass(max_forward, max_backward), "avg": Pass(avg_forward, avg_backward)},
+    ties=("split", "all"),
+    limits=needs_tiles,
+    keeps_x=("split", "all"),
+)

@@ -1,0 +1,132 @@
+"""Numba without its traps: compile at the first call, cache on disk when that is possible, never a stale cache.
+
+Numba's own ``cache=True`` raises at decoration when no folder is writable, and does not notice that another file a
+kernel is made from has changed. Here the folder's name holds a digest of every source file of the library, beside the
+versions of Python, Numba and NumPy, so that an edit or an upgrade leads to another folder; and a folder that can't be
+written costs the time to compile again, not an error.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from threading import RLock
+from typing import Any, Generic, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_compile_lock = RLock()
+
+
+class Kernel(Generic[P, R]):
+    """A function that Numba compiles when it is first called, without the GIL and with IEEE arithmetic."""
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self._compiled: Callable[P, R] | None = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return (self._compiled or self.compiled())(*args, **kwargs)
+
+    def compiled(self) -> Callable[P, R]:
+        """Numba's dispatcher; kernels may call it as they may call each other."""
+        with _compile_lock:
+            if self._compiled is None:
+                self._compiled = _dispatcher(self.function)
+            return self._compiled
+
+
+def kernel(function: Callable[P, R]) -> Kernel[P, R]:
+    """Decorate a function as a :class:`Kernel`."""
+    return Kernel(function)
+
+
+def _dispatcher(function: Callable[P, R]) -> Callable[P, R]:
+    import numba
+    from numba.core.caching import FunctionCache
+
+    # Numba reads a function's globals, where it can't call a Kernel: let it see their dispatchers instead.
+    names = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    dispatchers = {name: value.compiled() for name, value in names.items() if isinstance(value, Kernel)}
+    seen = types.FunctionType(function.__code__, {**function.__globals__, **dispatchers}, function.__name__)
+    seen.__module__, seen.__qualname__ = function.__module__, function.__qualname__
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(seen)
+    folder = cache_folder()
+    if folder is not None:
+        dispatcher._cache = _cache_in(folder, seen, FunctionCache)
+    compiled: Callable[P, R] = dispatcher
+    return compiled
+
+
+def _cache_in(folder: Path, function: Callable[..., Any], function_cache: Any) -> Any:
+    from numba.core.caching import CompileResultCacheImpl, _CacheLocator
+
+    class Locator(_CacheLocator):
+        """Numba's question "where, and how fresh?", answered with our folder."""
+
+        def get_cache_path(self) -> str:
+            return str(folder)
+
+        def get_source_stamp(self) -> str:
+            return folder.name
+
+        def get_disambiguator(self) -> str:
+            return function.__module__
+
+    class Implementation(CompileResultCacheImpl):
+        def __init__(self, py_func: Callable[..., Any]) -> None:
+            self._lineno = py_func.__code__.co_firstlineno
+            self._locator = Locator()
+            self._filename_base = f"{py_func.__module__}.{py_func.__qualname__}-{self._lineno}"
+
+    class Cache(function_cache):  # type: ignore[misc]
+        _impl_class = Implementation
+
+        def load_overload(self, *args: Any) -> Any:
+            try:
+                return super().load_overload(*args)
+            except (OSError, EOFError, ValueError, ImportError, AttributeError):
+                return None  # unreadable or damaged: compile
+
+        def save_overload(self, *args: Any) -> None:
+            try:
+                super().save_overload(*args)
+            except OSError:
+                pass  # read-only or full: the next process compiles again
+
+    return Cache(function)
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """Where compiled kernels of exactly this library, Python and machine code live; None when nothing can be written."""
+    root = os.environ.get("POOLING_CACHE_DIR")
+    if not root:
+        import platformdirs
+
+        root = platformdirs.user_cache_dir("pooling", appauthor=False)
+    folder = Path(root) / "kernels" / fingerprint()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK | os.R_OK | os.X_OK) else None
+
+
+@functools.cache
+def fingerprint() -> str:
+    """A digest of the library's sources and of the versions that compile them."""
+    import numba
+    import numpy as np
+
+    digest = hashlib.sha256(repr((sys.version, np.__version__, numba.__version__)).encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,485 @@
+"""The operators users call: they check, choose a backend, bring arrays into canonical form, and allocate.
+
+Data runs one way::
+
+    x -> operator (validates, makes a Problem) -> backend.forward fills y -> y, saved
+                                   dy, saved  -> backend.backward fills dx -> dx
+
+An operator has no hidden state: what backward needs travels in :class:`Saved`, so one operator serves many threads.
+What follows from shape and dtype alone is worked out once per operator and remembered in a plan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties
+from pooling.backends import backend
+from pooling.errors import DTypeError, PoolingError, UnsupportedError
+from pooling.indices import flat_indices
+from pooling.tune import pick
+from pooling.window import IntOrSeq, Padding, Window, as_int
+
+DataFormat = Literal["channels_first", "channels_last"]
+DATA_FORMATS: tuple[DataFormat, ...] = ("channels_first", "channels_last")
+
+MAX_PLANS = 128
+"""Plans an operator remembers; beyond that it forgets them all, so that ever-changing shapes can't fill memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """All that follows from an operator and an array's shape and dtype."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    data_format: DataFormat
+    problem: Problem
+    backend: str
+    run: Pass
+    y_shape: tuple[int, ...]
+    canonical: tuple[int, ...]
+    y_canonical: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a backward pass needs of its forward pass: to be handed on, not changed."""
+
+    plan: _Plan
+    kept: Kept
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that ran the forward pass, and will run the backward pass."""
+        return self.plan.backend
+
+
+class _Operator:
+    """What max and average pooling share."""
+
+    op: ClassVar[Op]
+
+    def __init__(
+        self,
+        kernel_size: IntOrSeq,
+        stride: IntOrSeq | None,
+        padding: Padding,
+        dilation: IntOrSeq,
+        ceil_mode: bool,
+        data_format: DataFormat,
+        backend_name: str,
+        **of_problem: Any,
+    ) -> None:
+        if data_format not in DATA_FORMATS:
+            raise PoolingError(f"data_format={data_format!r}: it must be one of {', '.join(map(repr, DATA_FORMATS))}")
+        if not isinstance(ceil_mode, bool | np.bool_):
+            raise PoolingError(f"ceil_mode={ceil_mode!r}: it must be True or False")
+        if backend_name != "auto":
+            backend(backend_name)  # raises for an unknown name
+        self.kernel_size = _plain(kernel_size)
+        self.stride = _plain(stride)
+        self.padding = _plain(padding)
+        self.dilation = _plain(dilation)
+        self.ceil_mode = bool(ceil_mode)
+        self.data_format = data_format
+        self.backend = backend_name
+        self._of_problem = of_problem
+        self._plans: dict[tuple[tuple[int, ...], np.dtype[Any]], _Plan] = {}
+        self._check_arguments()
+
+    def __repr__(self) -> str:
+        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "data_format", "backend")
+        shown = [f"{name}={getattr(self, name)!r}" for name in names]
+        shown += [f"{name}={value!r}" for name, value in self._of_problem.items()]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _check_arguments(self) -> None:
+        """Find wrong values here and not at the first call: make the window on a size that fits any."""
+        given = (self.kernel_size, self.stride, self.padding, self.dilation)
+        n = next((len(value) for value in given if isinstance(value, tuple)), 1)
+        if n == 0:
+            raise PoolingError(f"kernel_size={self.kernel_size!r} has no entry: give one per spatial dimension")
+        Window.over((1 << 40,) * n, *self._window_arguments())
+
+    def _window_arguments(self) -> tuple[Any, ...]:
+        return (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+
+    def problem(self, shape: Sequence[int]) -> Problem:
+        """The problem this operator is on arrays of `shape`; PoolingError when it can't be applied to them."""
+        n = self._spatial_ndim(len(shape))
+        first = len(shape) - n - self._trailing
+        return Problem(self.op, Window.over(shape[first : first + n], *self._window_arguments()), **self._of_problem)
+
+    @property
+    def _trailing(self) -> int:
+        return int(self.data_format == "channels_last")
+
+    def _spatial_ndim(self, ndim: int) -> int:
+        n = len(self.kernel_size) if isinstance(self.kernel_size, tuple) else ndim - 2
+        if n < 1 or n + self._trailing > ndim:
+            raise PoolingError(
+                f"x has {ndim} dimensions, which does not go with kernel_size={self.kernel_size!r} in {self.data_format}: "
+                "an int pools over x.ndim - 2 dimensions, a tuple over as many as it has entries"
+                + (", beside the channels' own" if self._trailing else "")
+            )
+        return n
+
+    def _plan(self, x: Array) -> _Plan:
+        key = (x.shape, x.dtype)
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            plan = self._plans[key] = self._make_plan(x.shape, x.dtype)
+        return plan
+
+    def _make_plan(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Plan:
+        problem = self.problem(shape)
+        if problem.op == "avg" and dtype.kind != "f":
+            raise DTypeError(f"x has dtype {dtype}: a mean of it would be rounded; pass x.astype(np.float32)")
+        name = self.backend
+        if name == "auto":
+            name = pick(shape, dtype, problem)
+        chosen = backend(name)
+        reason = chosen.why_not(shape, dtype, problem)
+        if reason is not None:
+            error = DTypeError if "does not take" in reason else UnsupportedError
+            raise error(f"backend={name!r} can't do this: {reason}; use backend='auto' or another one")
+        n, window = problem.window.ndim, problem.window
+        first = len(shape) - n - self._trailing
+        outer, inner = math.prod(shape[:first]), math.prod(shape[first + n :])
+        return _Plan(
+            shape,
+            dtype,
+            self.data_format,
+            problem,
+            name,
+            chosen.ops[problem.op],
+            (*shape[:first], *window.output_size, *shape[first + n :]),
+            (outer, *window.input_size, inner),
+            (outer, *window.output_size, inner),
+        )
+
+    def _forward(self, x: Array, out: Array | None, training: bool) -> tuple[Array, Saved]:
+        plan = self._plan(x)
+        y = np.empty(plan.y_shape, x.dtype) if out is None else check_out(out, plan.y_shape, x.dtype, x)
+        kept: Kept = ()
+        if y.size:
+            kept = plan.run.forward(x.reshape(plan.canonical), plan.problem, y.reshape(plan.y_canonical), training)
+        return y, Saved(plan, kept)
+
+    def __call__(self, x: Any, *, out: Array | None = None) -> Array:
+        """Pool `x` and keep nothing: :meth:`forward` for inference."""
+        return self._forward(as_array("x", x), out, False)[0]
+
+    def forward(self, x: Any, *, out: Array | None = None) -> tuple[Array, Saved]:
+        """Pool `x` and keep what :meth:`backward` needs.
+
+        Parameters
+        ----------
+        x
+            Array of this operator's layout. One that is not C-contiguous is copied once.
+        out
+            Array to fill instead of a new one: C-contiguous, of the result's shape and x's dtype, apart from `x`.
+
+        Returns
+        -------
+        y, saved
+            The pooled array, of x's dtype, and what to hand to :meth:`backward`. Backends with ``keeps_x`` read `x`
+            again in backward; with the others it may be overwritten in between.
+
+        Raises
+        ------
+        PoolingError
+            `x`, or an argument of the operator on it, is wrong; nothing has been computed.
+        """
+        return self._forward(as_array("x", x), out, True)
+
+    def backward(self, dy: Any, saved: Saved, *, out: Array | None = None) -> Array:
+        """Gradient with respect to the `x` whose :meth:`forward` gave `saved`, given the gradient `dy` with respect to `y`.
+
+        Parameters
+        ----------
+        dy
+            Array of y's shape and dtype (float16, float32 or float64).
+        saved
+            From the forward pass of this operator, or of one with equal arguments.
+        out
+            Array to fill instead of a new one: C-contiguous, of x's shape and dtype, apart from `dy`.
+
+        Returns
+        -------
+        dx
+            Array of x's shape and dtype. Where windows overlap, a cell's shares are added in the windows' row-major
+            order, so that all backends agree to the bit.
+
+        Raises
+        ------
+        PoolingError
+            `dy` or `saved` does not belong to this operator; nothing has been computed.
+        """
+        if not isinstance(saved, Saved):
+            raise PoolingError(f"saved is {saved!r}: pass what this operator's forward returned as its second value")
+        plan = saved.plan
+        if self._plans.get((plan.shape, plan.dtype)) is not plan and (
+            self.data_format != plan.data_format or self.problem(plan.shape) != plan.problem
+        ):
+            raise PoolingError(
+                f"saved comes from another operator's forward pass (of {plan.problem}), not from {self!r}"
+            )
+        if plan.dtype.kind != "f":
+            raise DTypeError(f"x had dtype {plan.dtype}, which has no gradient: pool x.astype(np.float32) to train")
+        dy = as_array("dy", dy)
+        if dy.shape != plan.y_shape:
+            raise PoolingError(f"dy has shape {dy.shape}, but the y of this forward pass has {plan.y_shape}")
+        if dy.dtype != plan.dtype:
+            raise DTypeError(f"dy has dtype {dy.dtype}, but y has {plan.dtype}: pass dy.astype(np.{plan.dtype})")
+        if out is None:
+            dx = np.empty(plan.shape, dy.dtype)
+        else:
+            dx = check_out(out, plan.shape, dy.dtype, dy, *saved.kept)
+        if dx.size:
+            plan.run.backward(dy.reshape(plan.y_canonical), saved.kept, plan.problem, dx.reshape(plan.canonical))
+        return dx
+
+
+class MaxPool(_Operator):
+    """Max pooling over any number of spatial dimensions.
+
+    Parameters
+    ----------
+    kernel_size
+        An int, or one per spatial dimension. As many spatial dimensions as it has entries; an int means x.ndim - 2.
+    stride
+        Distance between windows; `kernel_size` unless given.
+    padding
+        An int, one int or (before, after) pair per spatial dimension, "valid", "same_upper" or "same_lower".
+        Padding never wins: it is "no value".
+    dilation
+        Distance between the cells of a window.
+    ceil_mode
+        Whether a last, partial window counts, unless it would start in the padding after the data.
+    ties
+        Who takes the gradient when a window's maximum occurs more than once: "first" or "last" in row-major order,
+        "split" (each an equal share) or "all" (each the whole; not a subgradient).
+    data_format
+        "channels_first" (the spatial axes are the last) or "channels_last" (they come before the last). All other axes
+        are batch.
+    backend
+        A name from :func:`pooling.backends`, or "auto".
+
+    Notes
+    -----
+    A NaN wins its window, and the first NaN takes the gradient. A window of padding alone gives the dtype's lowest value
+    and no gradient.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[1, 5, 2, 0], [3, 4, 8, 6]], np.float32)
+    >>> pool = MaxPool((2, 2))
+    >>> y, saved = pool.forward(x)
+    >>> y
+    array([[5., 8.]], dtype=float32)
+    >>> pool.backward(np.array([[10, 20]], np.float32), saved)
+    array([[ 0., 10.,  0.,  0.],
+           [ 0.,  0., 20.,  0.]], dtype=float32)
+    """
+
+    op = "max"
+
+    def __init__(
+        self,
+        kernel_size: IntOrSeq,
+        stride: IntOrSeq | None = None,
+        padding: Padding = 0,
+        dilation: IntOrSeq = 1,
+        ceil_mode: bool = False,
+        *,
+        ties: Ties = "first",
+        data_format: DataFormat = "channels_first",
+        backend: str = "auto",
+    ) -> None:
+        if ties not in TIES:
+            raise PoolingError(f"ties={ties!r}: it must be one of {', '.join(map(repr, TIES))}")
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, data_format, backend, ties=ties)
+
+    def forward_with_indices(self, x: Any, *, out: Array | None = None) -> tuple[Array, Array]:
+        """Pool `x`, and say where each maximum lies: `y` and int64 indices, flat within one spatial plane of `x`.
+
+        The convention of PyTorch's ``return_indices=True``. A window of padding alone has the index -1.
+        """
+        x = as_array("x", x)
+        y, saved = self._forward(x, out, True)
+        plan = saved.plan
+        taps = saved.kept[0] if plan.run.keeps_taps and y.size else None
+        indices = flat_indices(x.reshape(plan.canonical), y.reshape(plan.y_canonical), taps, plan.problem)
+        return y, indices.reshape(y.shape)
+
+
+class AvgPool(_Operator):
+    """Average pooling over any number of spatial dimensions; arguments as for :class:`MaxPool`, and:
+
+    Parameters
+    ----------
+    count_include_pad
+        Divide by the number of cells of the padded input under the window, instead of by that of the real ones.
+    divisor_override
+        Divide by this positive int instead of by any count.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pool = AvgPool((2, 2))
+    >>> y, saved = pool.forward(np.array([[1, 5, 2, 0], [3, 3, 8, 6]], np.float32))
+    >>> y
+    array([[3., 4.]], dtype=float32)
+    >>> pool.backward(np.array([[4, 8]], np.float32), saved)
+    array([[1., 1., 2., 2.],
+           [1., 1., 2., 2.]], dtype=float32)
+    """
+
+    op = "avg"
+
+    def __init__(
+        self,
+        kernel_size: IntOrSeq,
+        stride: IntOrSeq | None = None,
+        padding: Padding = 0,
+        dilation: IntOrSeq = 1,
+        ceil_mode: bool = False,
+        *,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+        data_format: DataFormat = "channels_first",
+        backend: str = "auto",
+    ) -> None:
+        if divisor_override is not None:
+            divisor_override = as_int("divisor_override", divisor_override, divisor_override, least=1)
+        super().__init__(
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            ceil_mode,
+            data_format,
+            backend,
+            count_include_pad=bool(count_include_pad),
+            divisor_override=divisor_override,
+        )
+
+
+def max_pool(
+    x: Any,
+    kernel_size: IntOrSeq,
+    stride: IntOrSeq | None = None,
+    padding: Padding = 0,
+    dilation: IntOrSeq = 1,
+    ceil_mode: bool = False,
+    *,
+    data_format: DataFormat = "channels_first",
+    return_indices: bool = False,
+    backend: str = "auto",
+    out: Array | None = None,
+) -> Any:
+    """Max pooling of `x` in one line; arguments as for :class:`MaxPool`.
+
+    Returns
+    -------
+    y
+        The pooled array, of x's dtype; or ``(y, indices)`` with `return_indices`: int64, flat within one spatial plane
+        of the unpadded input, the first of tied cells.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> max_pool(np.array([[1, 5, 2, 0], [3, 4, 8, 6]]), (2, 2), return_indices=True)
+    (array([[5, 8]]), array([[1, 6]]))
+    """
+    window = (kernel_size, stride, padding, dilation, ceil_mode)
+    pool: MaxPool = _operator(MaxPool, *window, ("data_format", data_format), ("backend", backend))
+    return pool.forward_with_indices(x, out=out) if return_indices else pool(x, out=out)
+
+
+def avg_pool(
+    x: Any,
+    kernel_size: IntOrSeq,
+    stride: IntOrSeq | None = None,
+    padding: Padding = 0,
+    dilation: IntOrSeq = 1,
+    ceil_mode: bool = False,
+    *,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    data_format: DataFormat = "channels_first",
+    backend: str = "auto",
+    out: Array | None = None,
+) -> Array:
+    """Average pooling of `x` in one line; arguments as for :class:`AvgPool`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> avg_pool(np.array([[1, 5, 2, 0], [3, 3, 8, 6]], np.float32), (2, 2))
+    array([[3., 4.]], dtype=float32)
+    """
+    window = (kernel_size, stride, padding, dilation, ceil_mode)
+    divide = (("count_include_pad", count_include_pad), ("divisor_override", divisor_override))
+    pool: AvgPool = _operator(AvgPool, *window, ("data_format", data_format), ("backend", backend), *divide)
+    return pool(x, out=out)
+
+
+def _operator(cls: Any, *arguments: Any) -> Any:
+    """The operator of these arguments, the same one for equal arguments, so that the functions share its plans."""
+    arguments = tuple(map(_plain, arguments))
+    try:
+        hash(arguments)
+    except TypeError:  # a wrong argument: the operator names it
+        return cls(*arguments[:5], **dict(arguments[5:]))
+    return _remembered(cls, *arguments)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _remembered(cls: Any, *arguments: Any) -> Any:
+    return cls(*arguments[:5], **dict(arguments[5:]))
+
+
+def as_array(name: str, value: Any) -> Array:
+    """`value` as a C-contiguous array of a dtype that pooling knows."""
+    array = np.asarray(value)
+    if array.dtype.char not in "?bBhHiIlLqQefd":
+        raise DTypeError(
+            f"{name} has dtype {array.dtype}: pooling takes bool, integers, float16, float32 and float64; "
+            f"pass {name}.astype(np.float32)"
+        )
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    # Not np.ascontiguousarray, which makes a 0-d array 1-d.
+    return array if array.flags.c_contiguous else np.array(array, order="C", copy=True)
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: Array) -> Array:
+    """`out`, if a result of this shape and dtype, computed from `sources`, may be written to it."""
+    if not isinstance(out, np.ndarray):
+        raise PoolingError(f"out is {type(out).__name__}: it must be a NumPy array of shape {shape} and dtype {dtype}")
+    if out.shape != shape or out.dtype != dtype:
+        raise PoolingError(f"out has shape {out.shape} and dtype {out.dtype}: the result has {shape} and {dtype}")
+    if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
+        raise PoolingError("out must be C-contiguous, aligned and writeable: pass np.empty(shape, dtype), or no out")
+    if any(np.may_share_memory(out, source) for source in sources):
+        raise PoolingError("out overlaps an array that the result is computed from: pass another one")
+    return out
+
+
+def _plain(value: Any) -> Any:
+    """Lists and arrays as tuples, so that arguments can be compared and hashed."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    return tuple(_plain(v) for v in value) if isinstance(value, list | tuple) else value

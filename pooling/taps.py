@@ -1,0 +1,84 @@
+"""Rules that every max pooling in NumPy shares: who wins a window, and what its bits are.
+
+A *tap* is a position in the window, numbered in row-major order. Which tap won is kept in one byte (two from 256 taps
+on) instead of an eight-byte index: the memory traffic of switches is what limits a backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from pooling.backend import Array, Problem
+from pooling.window import Index
+
+NOBODY: dict[np.dtype[Any], int] = {np.dtype(t): np.iinfo(t).max for t in (np.uint8, np.uint16, np.uint32)}
+"""The tap number, by dtype, that says that a window has no cell."""
+
+
+def tap_dtype(n_taps: int) -> np.dtype[Any]:
+    """The smallest dtype that holds the numbers of `n_taps` taps and :data:`NOBODY`."""
+    return next(dtype for dtype, nobody in NOBODY.items() if n_taps <= nobody)
+
+
+def lowest(dtype: np.dtype[Any]) -> Any:
+    """What a window without cells gives: -inf, the smallest integer, or False."""
+    if dtype.kind == "f":
+        return dtype.type(-np.inf)
+    return dtype.type(np.iinfo(dtype).min if dtype.kind in "iu" else False)
+
+
+def bits(array: Array) -> Array:
+    """The same memory seen as unsigned integers, where a multiplication by 0 or 1 is exact.
+
+    Multiplying floats by a mask turns inf into NaN and 0 * -3 into -0; multiplying their bits does neither.
+    """
+    unsigned: Array = array.view(f"u{array.dtype.itemsize}")
+    return unsigned
+
+
+def wins(cells: Array, y: Array, nan: bool) -> Array:
+    """Where a cell is its window's maximum. `nan`: whether any y is NaN, in which case NaN cells are the winners."""
+    won: Array = cells == y
+    return won | np.isnan(cells) if nan else won
+
+
+def loses(cells: Array, y: Array, nan: bool) -> Array:
+    """The opposite of :func:`wins`, as cheap."""
+    lost: Array = cells != y
+    return lost & ~np.isnan(cells) if nan else lost
+
+
+def has_nan(y: Array) -> bool:
+    return y.dtype.kind == "f" and bool(np.isnan(y).any())
+
+
+def in_order(problem: Problem) -> list[tuple[int, Index, Index]]:
+    """The window's slices, most entitled tap first: row-major, or from the end with ties="last"."""
+    slices = list(problem.window.slices())
+    return slices[::-1] if problem.ties == "last" else slices
+
+
+def winning_taps(x: Array, y: Array, problem: Problem) -> Array:
+    """The tap that wins each window, by comparing the input with its maximum."""
+    dtype = tap_dtype(problem.window.n_taps)
+    taps = np.full(y.shape, NOBODY[dtype], dtype)
+    nan = has_nan(y)
+    for number, outputs, inputs in reversed(in_order(problem)):  # the most entitled writes last
+        np.copyto(taps[outputs], dtype.type(number), where=wins(x[inputs], y[outputs], nan))
+    return taps
+
+
+def settle_zeros(x: Array, y: Array, problem: Problem) -> None:
+    """Give each y that is zero the sign of the winning zero.
+
+    -0.0 == 0.0 is a tie, and which of the two ``np.maximum`` and ``max`` return depends on the vector instructions of
+    the machine. Nothing to do for most inputs: no y is zero, or no x is -0.0, whose bits are the smallest integer.
+    """
+    if x.dtype.kind != "f" or not (y == 0).any() or (x.view(f"i{x.itemsize}").min() != np.iinfo(f"i{x.itemsize}").min):
+        return
+    slices: Iterable[tuple[int, Index, Index]] = reversed(in_order(problem))
+    for _, outputs, inputs in slices:
+        np.copyto(y[outputs], x[inputs], where=(y[outputs] == 0) & (x[inputs] == 0))
