@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -66,6 +67,14 @@ class Problem:
     count_include_pad: bool = True
     divisor_override: int | None = None
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.op, self.window, self.ties, self.count_include_pad, self.divisor_override))
+
+    def __hash__(self) -> int:
+        """Worked out once: tables are looked up by problem at every call."""
+        return self._hash
+
     def divisors(self, dtype: DTypeLike) -> Array:
         """Avg: what each window's sum is divided by, in an array that broadcasts against the output."""
         n = self.window.ndim
@@ -83,12 +92,13 @@ class Problem:
 class Pass:
     """An op's forward pass and the backward pass that belongs to it.
 
-    `keeps_taps` says that a max forward with ties "first" or "last" keeps one array: the taps that won.
+    `taps` gives, from what a max forward with ties "first" or "last" kept, the tap that won each window, in y's shape;
+    without it, whoever needs the taps finds them again from `x` and `y`.
     """
 
     forward: Forward
     backward: Backward
-    keeps_taps: bool = False
+    taps: Callable[[Kept, Problem, Array], Array] | None = None
 
 
 class Describes(Protocol):

@@ -27,10 +27,19 @@ _compile_lock = RLock()
 class Kernel(Generic[P, R]):
     """A function that Numba compiles when it is first called, without the GIL and with IEEE arithmetic."""
 
-    def __init__(self, function: Callable[P, R]) -> None:
+    def __init__(self, function: Callable[P, R], **bound: Kernel[..., Any]) -> None:
         functools.update_wrapper(self, function)
         self.function = function
+        self.bound = bound
         self._compiled: Callable[P, R] | None = None
+
+    def over(self, **bound: Kernel[..., Any]) -> Kernel[P, R]:
+        """This kernel with some of its global names standing for other kernels: a loop, over one or another body.
+
+        A function passed as an argument would do the same, but can't be cached on disk; Numba would compile both
+        branches of an `if`.
+        """
+        return Kernel(self.function, **bound)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return (self._compiled or self.compiled())(*args, **kwargs)
@@ -39,7 +48,7 @@ class Kernel(Generic[P, R]):
         """Numba's dispatcher; kernels may call it as they may call each other."""
         with _compile_lock:
             if self._compiled is None:
-                self._compiled = _dispatcher(self.function)
+                self._compiled = _dispatcher(self.function, self.bound)
             return self._compiled
 
 
@@ -48,15 +57,16 @@ def kernel(function: Callable[P, R]) -> Kernel[P, R]:
     return Kernel(function)
 
 
-def _dispatcher(function: Callable[P, R]) -> Callable[P, R]:
+def _dispatcher(function: Callable[P, R], bound: dict[str, Kernel[..., Any]]) -> Callable[P, R]:
     import numba
     from numba.core.caching import FunctionCache
 
     # Numba reads a function's globals, where it can't call a Kernel: let it see their dispatchers instead.
-    names = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    names = {name: function.__globals__.get(name) for name in function.__code__.co_names} | bound
     dispatchers = {name: value.compiled() for name, value in names.items() if isinstance(value, Kernel)}
     seen = types.FunctionType(function.__code__, {**function.__globals__, **dispatchers}, function.__name__)
-    seen.__module__, seen.__qualname__ = function.__module__, function.__qualname__
+    seen.__module__ = function.__module__
+    seen.__qualname__ = ".".join([function.__qualname__, *(body.function.__qualname__ for body in bound.values())])
     dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(seen)
     folder = cache_folder()
     if folder is not None:

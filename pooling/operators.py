@@ -319,9 +319,9 @@ class MaxPool(_Operator):
         x = as_array("x", x)
         y, saved = self._forward(x, out, True)
         plan = saved.plan
-        taps = saved.kept[0] if plan.run.keeps_taps and y.size else None
-        indices = flat_indices(x.reshape(plan.canonical), y.reshape(plan.y_canonical), taps, plan.problem)
-        return y, indices.reshape(y.shape)
+        c_x, c_y = x.reshape(plan.canonical), y.reshape(plan.y_canonical)
+        taps = plan.run.taps(saved.kept, plan.problem, c_y) if plan.run.taps and saved.kept else None
+        return y, flat_indices(c_x, c_y, taps, plan.problem).reshape(y.shape)
 
 
 class AvgPool(_Operator):

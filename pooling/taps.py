@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pooling.backend import Array, Problem
+from pooling.backend import Array, Kept, Problem
 from pooling.window import Index
 
 NOBODY: dict[np.dtype[Any], int] = {np.dtype(t): np.iinfo(t).max for t in (np.uint8, np.uint16, np.uint32)}
@@ -59,6 +59,11 @@ def in_order(problem: Problem) -> list[tuple[int, Index, Index]]:
     """The window's slices, most entitled tap first: row-major, or from the end with ties="last"."""
     slices = list(problem.window.slices())
     return slices[::-1] if problem.ties == "last" else slices
+
+
+def kept_taps(kept: Kept, problem: Problem, y: Array) -> Array:
+    """`Pass.taps` of a backend that keeps just the taps, in y's shape."""
+    return kept[0].reshape(y.shape)
 
 
 def winning_taps(x: Array, y: Array, problem: Problem) -> Array:

@@ -13,8 +13,14 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock, local
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from pooling.errors import PoolingError
+
+Array = NDArray[Any]
 
 SMALL = 1 << 16
 """Bytes moved below which work stays on the caller's thread: handing over costs about 20 us, the time to move 200 KB."""
@@ -73,6 +79,22 @@ def split(work: Callable[[int, int], None], n: int, nbytes: int) -> None:
     finally:
         for future in futures:  # the arrays must not be handed back while a thread still writes to them
             future.result()
+
+
+def scratch(n: int, dtype: DTypeLike, slot: int) -> Array:
+    """This thread's own buffer number `slot`, of at least `n` elements, 64-byte aligned, with anything in it.
+
+    Valid until the same thread asks for the slot again. What one unit of work needs is small; memory obtained anew at each
+    call would cost more than the work, in page faults.
+    """
+    nbytes = n * np.dtype(dtype).itemsize
+    buffers: dict[int, Array] = _worker.__dict__.setdefault("buffers", {})
+    buffer = buffers.get(slot)
+    if buffer is None or buffer.nbytes < nbytes:
+        raw = np.empty(nbytes + 64, np.uint8)
+        skip = -raw.ctypes.data % 64
+        buffer = buffers[slot] = raw[skip : skip + nbytes]
+    return buffer[:nbytes].view(dtype)
 
 
 def _run(work: Callable[[int, int], None], start: int, stop: int) -> None:

@@ -10,7 +10,7 @@ from pooling.backend import Describes, Problem
 from pooling.backends import REGISTRY
 from pooling.errors import UnsupportedError
 
-PREFERENCE = ("numba_loops", "strided_slices", "repeat_mask", "reference")
+PREFERENCE = ("simd", "numba_loops", "strided_slices", "repeat_mask", "reference")
 """Fastest first, as the benchmarks order them; each does what the ones before it can't."""
 
 

@@ -170,6 +170,10 @@ class Window:
         return math.prod(self.kernel_size)
 
     @cached_property
+    def n_outputs(self) -> int:
+        return math.prod(self.output_size)
+
+    @cached_property
     def disjoint(self) -> bool:
         """Whether no input cell belongs to two windows (so that a backward pass may write instead of add)."""
         return all(axis.disjoint for axis in self.axes)

@@ -14,6 +14,7 @@ from pooling.backends import (
     numba_loops,
     reference,
     repeat_mask,
+    simd,
     strided_reshape,
     strided_slices,
 )
@@ -27,6 +28,7 @@ REGISTRY: dict[str, Backend] = {
     "strided_reshape": strided_reshape.BACKEND,
     "strided_slices": strided_slices.BACKEND,
     "numba_loops": numba_loops.BACKEND,
+    "simd": simd.BACKEND,
 }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.backends._gather import pad, windows
-from pooling.taps import NOBODY, lowest, tap_dtype
+from pooling.taps import NOBODY, kept_taps, lowest, tap_dtype
 
 
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
@@ -65,6 +65,6 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
 BACKEND = Backend(
     name="argmax_switches",
     note="gather the windows, argmax, and put_along_axis from the switches",
-    ops={"max": Pass(max_forward, max_backward, keeps_taps=True)},
+    ops={"max": Pass(max_forward, max_backward, kept_taps)},
     ties=("first", "last"),
 )

@@ -20,7 +20,7 @@ import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.jit import kernel
-from pooling.taps import NOBODY, lowest, tap_dtype
+from pooling.taps import NOBODY, kept_taps, lowest, tap_dtype
 from pooling.threads import split
 
 Span = tuple[int, int, int, int, int, int]
@@ -205,7 +205,7 @@ def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
 BACKEND = Backend(
     name="numba_loops",
     note="plain loops compiled by Numba, planes split over threads",
-    ops={"max": Pass(max_forward, max_backward, keeps_taps=True), "avg": Pass(avg_forward, avg_backward)},
+    ops={"max": Pass(max_forward, max_backward, kept_taps), "avg": Pass(avg_forward, avg_backward)},
     ties=("first", "last", "split"),
     limits=limits,
     keeps_x=("split",),

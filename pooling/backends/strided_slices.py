@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
-from pooling.taps import NOBODY, bits, has_nan, loses, lowest, settle_zeros, tap_dtype, wins
+from pooling.taps import NOBODY, bits, has_nan, kept_taps, loses, lowest, settle_zeros, tap_dtype, wins
 from pooling.threads import split
 from pooling.window import Index
 
@@ -168,7 +168,7 @@ def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
 BACKEND = Backend(
     name="strided_slices",
     note="one strided slice per tap, np.maximum forward, count and multiply backward",
-    ops={"max": Pass(max_forward, max_backward, keeps_taps=True), "avg": Pass(avg_forward, avg_backward)},
+    ops={"max": Pass(max_forward, max_backward, kept_taps), "avg": Pass(avg_forward, avg_backward)},
     ties=TIES,
     keeps_x=("split", "all"),
 )

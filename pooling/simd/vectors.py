@@ -1,0 +1,282 @@
+"""A vocabulary of vectors: values in Numba kernels that are LLVM vectors.
+
+A vector is made by :func:`load`, :func:`load_like` or :func:`splat`; compared with ``> >= == !=`` it gives a mask, and masks
+combine with ``& | ~``; :func:`select` takes lanes by a mask. Arithmetic is ``+ *``. Memory is a 1-D array and an
+element index: no bounds are checked, and no alignment is assumed except by :func:`store_stream`.
+
+How many lanes a vector has follows from the array's dtype and the CPU (:func:`lanes`), so that no kernel names a width.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import llvmlite.binding as llvm
+import llvmlite.ir as ir
+import numpy as np
+from numba.core import config, types
+from numba.core.datamodel import models
+from numba.core.extending import intrinsic, lower_builtin, register_model, type_callable
+from numba.np import numpy_support
+
+BYTE = ir.IntType(8)
+
+
+def vector_bytes() -> int:
+    """Width of this CPU's vector registers, as LLVM reports them; 16 (SSE2, NEON) when nothing wider is known."""
+    if config.CPU_NAME == "generic" or config.CPU_FEATURES is not None:
+        features = {f[1:] for f in (config.CPU_FEATURES or "").split(",") if f.startswith("+")}
+    else:
+        features = {name for name, on in llvm.get_host_cpu_features().items() if on}
+    if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= features:
+        return 64
+    return 32 if "avx2" in features else 16
+
+
+def lanes(dtype: Any) -> int:
+    """Lanes of a vector of `dtype`: a register full of floats, and as many of anything smaller."""
+    return max(vector_bytes() // max(np.dtype(dtype).itemsize, 4), 4)
+
+
+class VectorType(types.Type):
+    """The Numba type of a vector of `count` elements; of booleans, a mask."""
+
+    def __init__(self, element: types.Type, count: int) -> None:
+        self.element, self.count = element, count
+        super().__init__(f"vector({element}, {count})")
+
+    def mask(self) -> VectorType:
+        return VectorType(types.boolean, self.count)
+
+
+@register_model(VectorType)
+class VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, fe_type: VectorType) -> None:
+        element = ir.IntType(1) if fe_type.element == types.boolean else manager.lookup(fe_type.element).get_data_type()
+        super().__init__(manager, fe_type, ir.VectorType(element, fe_type.count))
+
+
+def llvm_type(context: Any, vector: VectorType) -> ir.VectorType:
+    return context.data_model_manager[vector].get_value_type()
+
+
+def address(context: Any, builder: Any, array_type: types.Array, array: Any, index: Any, to: ir.Type) -> Any:
+    """Pointer to element `index` of a 1-D C-contiguous array, as a pointer to `to`."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), to.as_pointer())
+
+
+def storage(array_type: types.Array) -> types.Type:
+    """What the vocabulary computes on for an array: its dtype; bytes for booleans, bit patterns for float16."""
+    if array_type.dtype == types.boolean:
+        return types.uint8
+    return array_type.dtype
+
+
+def itemsize(element: types.Type) -> int:
+    size: int = numpy_support.as_dtype(element).itemsize
+    return size
+
+
+@intrinsic
+def load(typing: Any, array: Any, index: Any) -> Any:
+    """A vector from ``array[index:]``, with the lanes of the array's dtype."""
+    result = VectorType(storage(array), lanes(numpy_support.as_dtype(array.dtype)))
+    return result(array, types.intp), _load(array, result)
+
+
+@intrinsic
+def load_like(typing: Any, array: Any, index: Any, vector: Any) -> Any:
+    """A vector from ``array[index:]`` with as many lanes as `vector`."""
+    result = VectorType(storage(array), vector.count)
+    return result(array, types.intp, vector), _load(array, result)
+
+
+def _load(array: Any, result: VectorType) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = address(context, builder, array, args[0], args[1], llvm_type(context, result))
+        return builder.load(pointer, align=itemsize(result.element))
+
+    return codegen
+
+
+def _store(array: Any, vector: Any, stream: bool) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = address(context, builder, array, args[0], args[1], llvm_type(context, vector))
+        size = itemsize(vector.element)
+        instruction = builder.store(args[2], pointer, align=size * vector.count if stream else size)
+        if stream:
+            one = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+            instruction.set_metadata("nontemporal", one)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), codegen
+
+
+@intrinsic
+def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
+    """Write `vector` to ``array[index:]``."""
+    return _store(array, vector, stream=False)
+
+
+@intrinsic
+def store_stream(typing: Any, array: Any, index: Any, vector: Any) -> Any:
+    """Write `vector` past the caches; ``array[index]`` must lie at a multiple of the vector's size."""
+    return _store(array, vector, stream=True)
+
+
+@intrinsic
+def splat(typing: Any, scalar: Any, vector: Any) -> Any:
+    """A vector like `vector` (its element type, its lanes) with `scalar` in each lane."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = context.cast(builder, args[0], signature.args[0], vector.element)
+        return broadcast(builder, value, vector.count)
+
+    return vector(scalar, vector), codegen
+
+
+def broadcast(builder: Any, value: Any, count: int) -> Any:
+    one = builder.insert_element(ir.Constant(ir.VectorType(value.type, count), ir.Undefined), value, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count)
+    return builder.shuffle_vector(one, one, zeros)
+
+
+@intrinsic
+def select(typing: Any, mask: Any, yes: Any, no: Any) -> Any:
+    """Lane by lane `yes` where `mask`, else `no`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(*args)
+
+    return yes(mask, yes, no), codegen
+
+
+@intrinsic
+def is_nan(typing: Any, vector: Any) -> Any:
+    """A mask of the NaN lanes; never any for integers."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if isinstance(vector.element, types.Float):
+            return builder.fcmp_unordered("uno", args[0], args[0])
+        return ir.Constant(ir.VectorType(ir.IntType(1), vector.count), [0] * vector.count)
+
+    return vector.mask()(vector), codegen
+
+
+def _compares(function: Any, symbol: str) -> None:
+    @type_callable(function)
+    def typer(context: Any) -> Any:
+        def resolve(a: Any, b: Any) -> Any:
+            return a.mask() if isinstance(a, VectorType) and a == b else None
+
+        return resolve
+
+    @lower_builtin(function, VectorType, VectorType)
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element = signature.args[0].element
+        if isinstance(element, types.Float):
+            compare = builder.fcmp_unordered if symbol == "!=" else builder.fcmp_ordered
+        else:
+            compare = builder.icmp_signed if getattr(element, "signed", False) else builder.icmp_unsigned
+        return compare(symbol, *args)
+
+
+def _combines(function: Any, of_float: str, of_integer: str) -> None:
+    @type_callable(function)
+    def typer(context: Any) -> Any:
+        def resolve(a: Any, b: Any) -> Any:
+            return a if isinstance(a, VectorType) and a == b else None
+
+        return resolve
+
+    @lower_builtin(function, VectorType, VectorType)
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        floating = isinstance(signature.args[0].element, types.Float)
+        return getattr(builder, of_float if floating else of_integer)(*args)
+
+
+for _function, _symbol in ((operator.gt, ">"), (operator.ge, ">="), (operator.eq, "=="), (operator.ne, "!=")):
+    _compares(_function, _symbol)
+for _function, _of_float, _of_integer in (
+    (operator.add, "fadd", "add"),
+    (operator.mul, "fmul", "mul"),
+    (operator.truediv, "fdiv", "sdiv"),
+    (operator.and_, "and_", "and_"),
+    (operator.or_, "or_", "or_"),
+):
+    _combines(_function, _of_float, _of_integer)
+
+
+@type_callable(operator.invert)
+def _type_invert(context: Any) -> Any:
+    def resolve(mask: Any) -> Any:
+        return mask if isinstance(mask, VectorType) else None
+
+    return resolve
+
+
+@lower_builtin(operator.invert, VectorType)
+def _lower_invert(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    return builder.not_(args[0])
+
+
+@intrinsic
+def transpose_tile(typing: Any, source: Any, s: Any, s_step: Any, target: Any, t: Any, t_step: Any, last: Any) -> Any:
+    """Move a square tile, turned: row i of the source becomes column i of the target.
+
+    Row i is the vector at ``source[s + min(i, last_s) * s_step]``, and column-wise row i of the result goes to
+    ``target[t + min(i, last_t) * t_step]``. `last` is (last_s, last_t): rows after it are read, or written, as that
+    row again, so that fewer planes than lanes need no code of their own.
+    """
+    vector = VectorType(storage(source), lanes(numpy_support.as_dtype(source.dtype)))
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source_array, s0, s_by, target_array, t0, t_by, lasts = args
+        llvm_vector = llvm_type(context, vector)
+        n, size = vector.count, itemsize(vector.element)
+
+        def pointer(array_type: Any, array: Any, base: Any, step: Any, last_row: Any, i: int) -> Any:
+            row = ir.Constant(base.type, i)
+            clamped = builder.select(builder.icmp_signed("<", row, last_row), row, last_row)
+            index = builder.add(base, builder.mul(clamped, step))
+            return address(context, builder, array_type, array, index, llvm_vector)
+
+        last_s, last_t = builder.extract_value(lasts, 0), builder.extract_value(lasts, 1)
+        rows = [
+            builder.load(pointer(source, source_array, s0, s_by, last_s, i), align=size) for i in range(n)
+        ]
+        for i, row in enumerate(transposed(builder, rows)):
+            builder.store(row, pointer(target, target_array, t0, t_by, last_t, i), align=size)
+        return context.get_dummy_value()
+
+    pair = types.UniTuple(types.intp, 2)
+    return types.void(source, types.intp, types.intp, target, types.intp, types.intp, pair), codegen
+
+
+def transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """The columns of a square of vectors, by log2(n) rounds of n shuffles, each swapping off-diagonal blocks."""
+    n, block = len(rows), len(rows) // 2
+    while block:
+        swapped = list(rows)
+        for i in range(n):
+            if not i & block:
+                a, b = rows[i], rows[i + block]
+                low = [j if not j & block else n + j - block for j in range(n)]
+                high = [j + block if not j & block else n + j for j in range(n)]
+                mask = ir.VectorType(ir.IntType(32), n)
+                swapped[i] = builder.shuffle_vector(a, b, ir.Constant(mask, low))
+                swapped[i + block] = builder.shuffle_vector(a, b, ir.Constant(mask, high))
+        rows, block = swapped, block // 2
+    return rows
+
+
+@intrinsic
+def width(typing: Any, vector: Any) -> Any:
+    """Number of lanes, a constant."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_constant(types.intp, vector.count)
+
+    return types.intp(vector), codegen
