@@ -27,19 +27,25 @@ _compile_lock = RLock()
 class Kernel(Generic[P, R]):
     """A function that Numba compiles when it is first called, without the GIL and with IEEE arithmetic."""
 
-    def __init__(self, function: Callable[P, R], **bound: Kernel[..., Any]) -> None:
+    def __init__(self, function: Callable[P, R], **bound: Kernel[..., Any] | int) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.bound = bound
         self._compiled: Callable[P, R] | None = None
 
-    def over(self, **bound: Kernel[..., Any]) -> Kernel[P, R]:
-        """This kernel with some of its global names standing for other kernels: a loop, over one or another body.
+    def over(self, **bound: Kernel[..., Any] | int) -> Kernel[P, R]:
+        """This kernel with some global names, its own and those of the kernels it calls, standing for something else.
 
-        A function passed as an argument would do the same, but can't be cached on disk; Numba would compile both
-        branches of an `if`.
+        For a constant, so that loops over it are unrolled, or for a kernel: a loop, over one or another body. A function
+        passed as an argument would do the latter too, but can't be cached on disk.
         """
-        return Kernel(self.function, **bound)
+        return Kernel(self.function, **self.bound, **bound)
+
+    @property
+    def title(self) -> str:
+        """A name that tells apart what one function was bound to."""
+        values = [f"{n}={v.title if isinstance(v, Kernel) else v}" for n, v in sorted(self.bound.items())]
+        return ",".join([self.function.__name__, *values])
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return (self._compiled or self.compiled())(*args, **kwargs)
@@ -48,8 +54,24 @@ class Kernel(Generic[P, R]):
         """Numba's dispatcher; kernels may call it as they may call each other."""
         with _compile_lock:
             if self._compiled is None:
-                self._compiled = _dispatcher(self.function, self.bound)
+                self._compiled = _dispatcher(self)
             return self._compiled
+
+    def globals(self) -> dict[str, Any]:
+        """What the function's names mean to Numba, which can't call a Kernel but can call its dispatcher."""
+        meanings = self.function.__globals__ | self.bound
+        for name in self.function.__code__.co_names:
+            value = meanings.get(name)
+            if isinstance(value, Kernel):
+                inherited = {n: v for n, v in self.bound.items() if n not in value.bound and value.mentions(n)}
+                meanings[name] = (value.over(**inherited) if inherited else value).compiled()
+        return meanings
+
+    def mentions(self, name: str) -> bool:
+        """Whether the function, or a kernel that it calls, uses this global name."""
+        names = self.function.__code__.co_names
+        called = (self.function.__globals__.get(n) for n in names)
+        return name in names or any(isinstance(k, Kernel) and k.mentions(name) for k in called)
 
 
 def kernel(function: Callable[P, R]) -> Kernel[P, R]:
@@ -57,16 +79,13 @@ def kernel(function: Callable[P, R]) -> Kernel[P, R]:
     return Kernel(function)
 
 
-def _dispatcher(function: Callable[P, R], bound: dict[str, Kernel[..., Any]]) -> Callable[P, R]:
+def _dispatcher(kernel: Kernel[P, R]) -> Callable[P, R]:
     import numba
     from numba.core.caching import FunctionCache
 
-    # Numba reads a function's globals, where it can't call a Kernel: let it see their dispatchers instead.
-    names = {name: function.__globals__.get(name) for name in function.__code__.co_names} | bound
-    dispatchers = {name: value.compiled() for name, value in names.items() if isinstance(value, Kernel)}
-    seen = types.FunctionType(function.__code__, {**function.__globals__, **dispatchers}, function.__name__)
-    seen.__module__ = function.__module__
-    seen.__qualname__ = ".".join([function.__qualname__, *(body.function.__qualname__ for body in bound.values())])
+    function = kernel.function
+    seen = types.FunctionType(function.__code__, kernel.globals(), function.__name__)
+    seen.__module__, seen.__qualname__ = function.__module__, kernel.title
     dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(seen)
     folder = cache_folder()
     if folder is not None:

@@ -17,7 +17,7 @@ cache.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ BAND = 1 << 18
 """Bytes of the buffer that a band of turned planes should fit: a quarter of a common L2 cache."""
 
 
+@cache
 def lanes_of(dtype: np.dtype[Any]) -> int:
     from pooling.simd.vectors import lanes
 
@@ -50,10 +51,12 @@ def bands(problem: Problem, pixel_bytes: int, backward: bool) -> Array:
         results, of_result, of_argument = geo.size[a], geo.slab, geo.out_slab
         counts = np.diff(geo.starts[a])
         takers = geo.takers[a][:, 0]
+        may_end = (np.arange(1, results + 1) + geo.before[a]) % geo.stride[a] == 0  # no group is cut
         low = np.array([takers[geo.starts[a][i]] if counts[i] else -1 for i in range(results)])
         high = np.array([takers[geo.starts[a][i + 1] - 1] + 1 if counts[i] else -1 for i in range(results)])
     else:
         results, of_result, of_argument = geo.out[a], geo.out_slab, geo.slab
+        may_end = np.ones(results, bool)
         cell, _, counts = geo.reads[a].T
         other = cell + (counts - 1) * geo.steps[a]
         low = np.where(counts > 0, np.minimum(cell, other), -1)
@@ -61,14 +64,15 @@ def bands(problem: Problem, pixel_bytes: int, backward: bool) -> Array:
     rows = []
     first = 0
     while first < results:
-        stop = first + 1
-        need = reach(low, high, first, stop)
-        while stop < results:
-            wider = reach(low, high, first, stop + 1)
-            nbytes = ((wider[1] - wider[0]) * of_argument + (stop + 1 - first) * of_result) * pixel_bytes
-            if nbytes > BAND:
+        stop = 0
+        for end in range(first + 1, results + 1):
+            if not may_end[end - 1] and end < results:
+                continue
+            wider = reach(low, high, first, end)
+            nbytes = ((wider[1] - wider[0]) * of_argument + (end - first) * of_result) * pixel_bytes
+            if nbytes > BAND and stop:
                 break
-            stop, need = stop + 1, wider
+            stop, need = end, wider
         rows.append((first, stop, *need))
         first = stop
     return np.array(rows, np.int64)
@@ -113,9 +117,8 @@ def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
 
 def forward(x: Array, problem: Problem, y: Array, taps: Array | None, low: Any) -> None:
     """Run the op's forward pass; `low` is where a window's reduction starts."""
-    from pooling.simd.passes import FORWARD
+    from pooling.simd.passes import forward_passes
 
-    of_planes, of_channels = FORWARD[problem.op]
     if few_channels(x):
         if problem.window.ndim == 3:
             result = np.empty((len(y) * y.shape[-1], *y.shape[1:-1], 1), y.dtype)
@@ -124,6 +127,7 @@ def forward(x: Array, problem: Problem, y: Array, taps: Array | None, low: Any) 
             return
         problem, x, y = with_channels(problem, x.shape[-1]), x[..., None], y[..., None]
     geo = geometry(problem)
+    of_planes, of_channels = forward_passes(problem.op, geo.kernel)
     extra = taps if problem.op == "max" else geo.divisors
     lanes, inner = lanes_of(x.dtype), x.shape[-1]
     if inner > 1:
@@ -143,9 +147,8 @@ def forward(x: Array, problem: Problem, y: Array, taps: Array | None, low: Any) 
 
 def backward(dy: Array, taps: Array | None, problem: Problem, dx: Array) -> None:
     """Run the op's backward pass."""
-    from pooling.simd.passes import BACKWARD
+    from pooling.simd.passes import backward_passes
 
-    of_planes, of_channels = BACKWARD[problem.op]
     if few_channels(dx):
         if problem.window.ndim == 3:
             result = np.empty((len(dx) * dx.shape[-1], *dx.shape[1:-1], 1), dx.dtype)
@@ -154,7 +157,8 @@ def backward(dy: Array, taps: Array | None, problem: Problem, dx: Array) -> None
             return
         problem, dx, dy = with_channels(problem, dx.shape[-1]), dx[..., None], dy[..., None]
     geo = geometry(problem)
-    extra = taps if problem.op == "max" else geo.divisors
+    of_planes, of_channels = backward_passes(problem.op, geo.kernel, geo.stride, geo.dilated)
+    extra = taps if problem.op == "max" else geo.factors
     lanes, inner, zero = lanes_of(dx.dtype), dx.shape[-1], dx.dtype.type(0)
     if inner > 1:
         rows = bands(problem, inner * dx.itemsize, True)

@@ -36,6 +36,12 @@ class Geometry:
     starts: tuple[Array, Array, Array]
     takers: tuple[Array, Array, Array]
     divisors: tuple[Array, Array, Array]
+    stride: tuple[int, int, int]
+    before: tuple[int, int, int]
+    dilated: bool
+    full: tuple[int, int]
+    groups: tuple[Array, Array, Array]
+    w_groups: tuple[int, int]
     band_axis: int
 
     @cached_property
@@ -60,11 +66,17 @@ class Geometry:
 
     @cached_property
     def for_forward(self) -> tuple[Any, ...]:
-        return self.size, self.out, self.kernel, self.reads, self.steps, self.tap_step
+        return self.size, self.out, self.kernel, self.reads, self.steps, self.tap_step, self.full, self.stride
 
     @cached_property
     def for_backward(self) -> tuple[Any, ...]:
-        return self.size, self.out, self.kernel, self.starts, self.takers
+        return self.size, self.out, self.kernel, self.starts, self.takers, self.groups, self.w_groups
+
+    @cached_property
+    def factors(self) -> tuple[Array, Array, Array]:
+        """Per axis the factors of what a mean's gradient is multiplied by."""
+        d, h, w = self.divisors
+        return 1 / d, 1 / h, 1 / w
 
 
 @lru_cache(maxsize=256)
@@ -84,6 +96,12 @@ def geometry(problem: Problem) -> Geometry:
         starts=starts,
         takers=takers,
         divisors=divisor_tables(axes, problem),
+        stride=(d.stride, h.stride, w.stride),
+        before=(d.before, h.before, w.before),
+        dilated=any(axis.dilation > 1 for axis in axes),
+        full=full_windows(w),
+        groups=tuple(map(group_table, axes)),  # type: ignore[arg-type]
+        w_groups=run_of_groups(group_table(w)),
         band_axis=next((i for i, a in enumerate(axes) if a.size > 1), 2),
     )
 
@@ -107,6 +125,33 @@ def taker_table(axis: Axis) -> tuple[Array, Array]:
     starts = np.zeros(axis.size + 1, np.int64)
     np.cumsum(np.bincount(cells[real], minlength=axis.size), out=starts[1:])
     return starts, np.ascontiguousarray(np.stack([outputs[real], taps[real]], axis=1)[order], dtype=np.int64)
+
+
+def full_windows(axis: Axis) -> tuple[int, int]:
+    """The run of outputs whose windows lie wholly inside the data."""
+    start = np.arange(axis.out) * axis.stride - axis.before
+    inside = np.flatnonzero((start >= 0) & (start + axis.span <= axis.size))
+    return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
+
+
+def group_table(axis: Axis) -> Array:
+    """For each cell where a whole group starts, the output whose window starts there too; -1 for other cells.
+
+    A group is as many cells as the stride, all inside the data, and every window that may reach it exists.
+    """
+    before = -(-axis.kernel // axis.stride) - 1
+    table = np.full(axis.size, -1, np.int64)
+    outputs = np.arange(before, axis.out)
+    cells = outputs * axis.stride - axis.before
+    whole = (cells >= 0) & (cells + axis.stride <= axis.size)
+    table[cells[whole]] = outputs[whole]
+    return table
+
+
+def run_of_groups(table: Array) -> tuple[int, int]:
+    """Where the first group starts, and how many groups follow each other from there."""
+    cells = np.flatnonzero(table >= 0)
+    return (int(cells[0]), len(cells)) if len(cells) else (0, 0)
 
 
 def divisor_tables(axes: tuple[Axis, Axis, Axis], problem: Problem) -> tuple[Array, Array, Array]:

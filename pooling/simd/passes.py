@@ -8,10 +8,13 @@ What is done to a band is the kernel `visit`, to which each pass is bound at the
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
-from pooling.jit import kernel
-from pooling.simd.direct import box, gather_mean, gather_won, max_windows, mean_windows
+from pooling.jit import Kernel, kernel
+from pooling.simd.direct import box, max_windows, mean_windows
+from pooling.simd.gather import gather, mean_share, won_share
 from pooling.simd.planes import turn_in, turn_out
 
 
@@ -76,11 +79,27 @@ def backward_channels(
         visit(dy, item * outputs, extra, item * outputs, dx, item * cells, inner, geo, ranges, zero)
 
 
-FORWARD = {
-    "max": (forward_planes.over(visit=max_windows), forward_channels.over(visit=max_windows)),
-    "avg": (forward_planes.over(visit=mean_windows), forward_channels.over(visit=mean_windows)),
-}
-BACKWARD = {
-    "max": (backward_planes.over(visit=gather_won), backward_channels.over(visit=gather_won)),
-    "avg": (backward_planes.over(visit=gather_mean), backward_channels.over(visit=gather_mean)),
-}
+UNROLLED = 16
+"""Taps up to which a pass is compiled for its window alone; unrolling more brought nothing but time to compile."""
+
+
+@functools.cache
+def forward_passes(op: str, kernel_size: tuple[int, int, int]) -> tuple[Kernel[..., Any], Kernel[..., Any]]:
+    """The forward passes over planes and over channels, made for this window if it is small."""
+    visit = max_windows if op == "max" else mean_windows
+    if math.prod(kernel_size) <= UNROLLED:
+        visit = visit.over(**dict(zip(("K_D", "K_H", "K_W"), kernel_size, strict=True)))
+    return forward_planes.over(visit=visit), forward_channels.over(visit=visit)
+
+
+@functools.cache
+def backward_passes(
+    op: str, kernel_size: tuple[int, int, int], stride: tuple[int, int, int], dilated: bool
+) -> tuple[Kernel[..., Any], Kernel[..., Any]]:
+    """The backward passes over planes and over channels, made for this window if it is small and not dilated."""
+    constants = {}
+    if math.prod(kernel_size) <= UNROLLED and math.prod(stride) <= UNROLLED and not dilated:
+        names = ("K_D", "K_H", "K_W", "S_D", "S_H", "S_W")
+        constants = dict(zip(names, kernel_size + stride, strict=True))
+    visit = gather.over(share=won_share if op == "max" else mean_share, **constants)
+    return backward_planes.over(visit=visit), backward_channels.over(visit=visit)

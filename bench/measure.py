@@ -1,0 +1,257 @@
+"""Honest timing: prove it, warm it up, then take turns.
+
+1. Wrong results never get a time. On a small cut of the workload each contender's results are compared with `reference`, whose
+   loops would take minutes on the whole; on the whole with a second backend that has passed the same.
+2. The calls that prove it also compile it, and say how long a call takes.
+3. Contenders take turns in rounds, in an order drawn anew each round, so that a busy moment of the machine, or a cache
+   full of somebody else's data, hits all of them. A sample is as many calls as a clock can measure well.
+4. What counts is the median; the quartiles tell how far to trust it.
+
+A contender that needs much of the time budget gets fewer rounds, and one that would need more than the limit for a single
+call is left out with the estimate as the reason.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+import pooling
+from bench.contenders import Arrays, Calls, Contender, of_backend
+from bench.results import LeftOut, Stage, Timing
+from bench.workloads import DIRECTIONS, Direction, Workload
+
+Array = NDArray[Any]
+Progress = Callable[[float], None]
+
+WITNESSES = ("strided_slices", "numba_loops")
+"""Backends whose results on a whole workload the others are compared with; the first that isn't the contender itself."""
+
+SAMPLE_S = 5e-4
+"""Least duration of a sample: ten thousand times what the clock resolves."""
+
+ULPS = 16
+"""Averages may differ from the witness by this many units in the last place of the largest value."""
+
+
+class WrongResult(AssertionError):
+    """A contender computed something else than the reference; the message tells where and what."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to measure.
+
+    Parameters
+    ----------
+    budget_s
+        Seconds for the rounds of one workload, all contenders and directions together.
+    limit_s
+        A contender that would take longer for a training step is left out.
+    rounds
+        Least and largest number of samples of each call.
+    """
+
+    budget_s: float
+    limit_s: float
+    rounds: tuple[int, int] = (3, 41)
+
+
+@contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """The same number of threads for everybody: this library, BLAS, OpenMP."""
+    before = pooling.get_num_threads()
+    pooling.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads):
+            yield
+    finally:
+        pooling.set_num_threads(before)
+
+
+def measure(
+    workload: Workload,
+    contenders: Sequence[Contender],
+    patience: Patience,
+    *,
+    threads: int,
+    stage: Stage = "workloads",
+    directions: Sequence[Direction] = DIRECTIONS,
+    seed: int = 0,
+    progress: Progress = lambda done: None,
+) -> list[Timing | LeftOut]:
+    """Prove and time `contenders` at `workload`; one row each per direction, or one that says why not.
+
+    Parameters
+    ----------
+    progress
+        Called with the part that is done, from 0 to 1.
+    """
+    left_out: dict[str, LeftOut] = {}
+
+    def leave_out(contender: Contender, reason: str, wrong: bool = False) -> None:
+        left_out[contender.name] = LeftOut(stage, workload.id, contender.name, reason, wrong)
+
+    with pinned(threads):
+        calls: dict[tuple[Contender, Direction], Callable[[], object]] = {}
+        arrays = Arrays.of(workload)
+        proofs = {}
+        for i, contender in enumerate(contenders):
+            progress(0.5 * i / len(contenders))
+            reason = contender.why_not(workload)
+            if reason is not None:
+                leave_out(contender, reason)
+                continue
+            try:
+                estimate_s = prove_small(contender, workload)
+                if estimate_s > patience.limit_s:
+                    leave_out(contender, f"about {estimate_s:.2g} s a training step: over the limit of {patience.limit_s:g} s")
+                    continue
+                proofs[contender.name], bound = prove_whole(contender, workload, arrays)
+            except WrongResult as error:
+                leave_out(contender, str(error), wrong=True)
+                continue
+            calls |= {(contender, direction): bound[direction] for direction in directions}
+        samples = take_turns(list(calls.values()), patience, seed, lambda done: progress(0.5 + 0.5 * done))
+    rows: list[Timing | LeftOut] = [
+        _timing(stage, workload, contender, direction, threads, seconds, n, proofs[contender.name])
+        for (contender, direction), (seconds, n) in zip(calls, samples, strict=True)
+    ]
+    return rows + list(left_out.values())
+
+
+def _timing(
+    stage: Stage,
+    workload: Workload,
+    contender: Contender,
+    direction: Direction,
+    threads: int,
+    seconds: list[float],
+    calls: int,
+    proof: str,
+) -> Timing:
+    fastest, q1, median, q3 = (float(f"{s:.5g}") for s in np.quantile(seconds, (0, 0.25, 0.5, 0.75)))
+    ties = contender.ties if workload.op == "max" else None
+    moved = workload.bytes_moved(direction)
+    return Timing(
+        stage=stage,
+        workload=workload.id,
+        direction=direction,
+        contender=contender.name,
+        kind=contender.kind,
+        ties=ties,
+        threads=threads,
+        median_s=median,
+        q1_s=q1,
+        q3_s=q3,
+        fastest_s=fastest,
+        samples=len(seconds),
+        calls=calls,
+        bytes_moved=moved,
+        reuses_outputs=contender.reuses_outputs,
+        proof=proof,
+    )
+
+
+def prove_small(contender: Contender, workload: Workload) -> float:
+    """Compare with the reference on a small cut; return the seconds a step of the whole would take at the same rate."""
+    small = workload.small()
+    arrays, truth = Arrays.of(small), Arrays.of(small)
+    reference = small.operator("reference", contender.ties)
+    _, saved = reference.forward(truth.x, out=truth.y)
+    reference.backward(truth.dy, saved, out=truth.dx)
+    step = results_of(contender, small, arrays, truth, "reference")["step"]
+    return min(_seconds(step) for _ in range(2)) * workload.outputs / small.outputs
+
+
+def prove_whole(contender: Contender, workload: Workload, arrays: Arrays) -> tuple[str, Calls]:
+    """Compare with a witness on the whole workload; return what proves it, and the contender's calls."""
+    name = next(name for name in WITNESSES if name != contender.name)
+    witness = pooling.backend(name)
+    if contender.ties not in witness.ties and workload.op == "max":
+        raise ValueError(f"no second backend has ties={contender.ties!r}: {contender.name} can't be proven at full size")
+    pool = workload.operator(name, contender.ties)
+    y, saved = pool.forward(arrays.x)
+    truth = Arrays(arrays.x, arrays.dy, y, pool.backward(arrays.dy, saved))
+    return f"reference, {name}", results_of(contender, workload, arrays, truth, name)
+
+
+def results_of(contender: Contender, workload: Workload, arrays: Arrays, truth: Arrays, by: str) -> Calls:
+    """Bind `contender` and run every call once; WrongResult unless each leaves what `truth` holds."""
+    arrays.y.fill(np.nan)  # a contender that writes nothing must not find its forerunner's results
+    arrays.dx.fill(np.nan)
+    calls = contender.bind(workload, arrays)
+    exact = contender.exact and workload.op == "max"
+    for direction in DIRECTIONS:
+        calls[direction]()
+        if direction != "backward":
+            compare(arrays.y, truth.y, exact, f"{contender.name}, {direction} of {workload.id}: y", by)
+        if direction in ("backward", "step"):
+            compare(arrays.dx, truth.dx, exact, f"{contender.name}, {direction} of {workload.id}: dx", by)
+            arrays.dx.fill(np.nan)
+    return calls
+
+
+def compare(got: Array, want: Array, exact: bool, what: str, by: str) -> None:
+    """WrongResult, with the worst cell, unless `got` is `want`: to the bit, or within ULPS of the largest value."""
+    if exact and got.tobytes() == want.tobytes():
+        return
+    difference = np.abs(got - want, dtype=np.float64)
+    allowed = 0.0 if exact else ULPS * float(np.finfo(got.dtype).eps) * float(np.abs(want).max(initial=0))
+    if not exact and difference.max(initial=0) <= allowed:
+        return
+    worst = np.unravel_index(int(np.argmax(difference)), got.shape)
+    raise WrongResult(
+        f"{what} differs from {by}'s, most at {tuple(map(int, worst))}: {got[worst]!r}, expected {want[worst]!r}"
+    )
+
+
+def take_turns(
+    calls: Sequence[Callable[[], object]], patience: Patience, seed: int, progress: Progress
+) -> list[tuple[list[float], int]]:
+    """Time warmed-up `calls` in interleaved rounds; per call its samples, in seconds a call, and the calls in each."""
+    loops = [_calibrate(call) for call in calls]
+    share = patience.budget_s / max(len(calls), 1)
+    least, most = patience.rounds
+    turns = [min(max(round(share / max(n * t, SAMPLE_S)), least), most) for n, t in loops]
+    rounds = max(turns, default=0)
+    order = np.random.default_rng(seed)
+    samples: list[list[float]] = [[] for _ in calls]
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for r in range(rounds):
+            for i in order.permutation(len(calls)):
+                # Those with fewer turns take them evenly spread over the rounds.
+                if (r + 1) * turns[i] // rounds > r * turns[i] // rounds:
+                    samples[i].append(_seconds(calls[i], loops[i][0]))
+            progress((r + 1) / rounds)
+    finally:
+        if enabled:
+            gc.enable()
+    return [(seconds, n) for seconds, (n, _) in zip(samples, loops, strict=True)]
+
+
+def _calibrate(call: Callable[[], object]) -> tuple[int, float]:
+    """How many calls make a sample, and the seconds of one."""
+    n, seconds = 1, _seconds(call)
+    while n * seconds < SAMPLE_S:
+        n = max(n + 1, math.ceil(SAMPLE_S / max(seconds, 1e-9)))
+        seconds = _seconds(call, n)
+    return n, seconds
+
+
+def _seconds(call: Callable[[], object], n: int = 1) -> float:
+    start = perf_counter()
+    for _ in range(n):
+        call()
+    return (perf_counter() - start) / n
