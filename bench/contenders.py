@@ -106,9 +106,7 @@ def of_backend(backend: Backend) -> Contender:
             "step": step,
         }
 
-    return Contender(
-        backend.name, "backend", backend.note, ties, why_not, bind, reference_only=backend.reference_only
-    )
+    return Contender(backend.name, "backend", backend.note, ties, why_not, bind, reference_only=backend.reference_only)
 
 
 def backends() -> tuple[Contender, ...]:

@@ -114,7 +114,9 @@ def measure(
             try:
                 estimate_s = prove_small(contender, workload)
                 if estimate_s > patience.limit_s:
-                    leave_out(contender, f"about {estimate_s:.2g} s a training step: over the limit of {patience.limit_s:g} s")
+                    leave_out(
+                        contender, f"about {estimate_s:.2g} s a training step: over the limit of {patience.limit_s:g} s"
+                    )
                     continue
                 proofs[contender.name], bound = prove_whole(contender, workload, arrays)
             except WrongResult as error:
@@ -178,7 +180,9 @@ def prove_whole(contender: Contender, workload: Workload, arrays: Arrays) -> tup
     name = next(name for name in WITNESSES if name != contender.name)
     witness = pooling.backend(name)
     if contender.ties not in witness.ties and workload.op == "max":
-        raise ValueError(f"no second backend has ties={contender.ties!r}: {contender.name} can't be proven at full size")
+        raise ValueError(
+            f"no second backend has ties={contender.ties!r}: {contender.name} can't be proven at full size"
+        )
     pool = workload.operator(name, contender.ties)
     y, saved = pool.forward(arrays.x)
     truth = Arrays(arrays.x, arrays.dy, y, pool.backward(arrays.dy, saved))

@@ -249,7 +249,11 @@ def _lines(data: dict[str, Any]) -> Iterator[str]:
         if name in ("rows", "entrants"):
             yield f'"{name}": [\n' + ",\n".join(map(_compact, value)) + f"\n]{end}"
         elif name == "workloads":
-            yield f'"{name}": {{\n' + ",\n".join(f"{json.dumps(k)}: {_compact(v)}" for k, v in value.items()) + f"\n}}{end}"
+            yield (
+                f'"{name}": {{\n'
+                + ",\n".join(f"{json.dumps(k)}: {_compact(v)}" for k, v in value.items())
+                + f"\n}}{end}"
+            )
         else:
             yield f'"{name}": {_compact(value)}{end}'
     yield "}\n"

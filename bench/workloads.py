@@ -220,7 +220,9 @@ TABLE = (
     Workload("i3d_pool2a", "I3D", (2, 64, 16, 112, 112), (1, 3, 3), (2, 2, 2), (0, 1, 1)),
     Workload("c3d_pool5", "C3D", (32, 512, 2, 7, 7), 2, 2, (0, 1, 1)),
     Workload("audio_steps", "audio", (32, 256, 496), 4, preset="standard"),
-    Workload("resnet50_stem", "ResNet-50, batch 1", (1, 64, 112, 112), 3, 2, 1, data_format="channels_last", preset="quick"),
+    Workload(
+        "resnet50_stem", "ResNet-50, batch 1", (1, 64, 112, 112), 3, 2, 1, data_format="channels_last", preset="quick"
+    ),
     Workload("resnet50_stem", "ResNet-50", (8, 64, 112, 112), 3, 2, 1, dtype="float64"),
 )
 

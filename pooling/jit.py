@@ -43,9 +43,11 @@ class Kernel(Generic[P, R]):
 
     @property
     def title(self) -> str:
-        """A name that tells apart what one function was bound to."""
+        """A name that tells apart what one function was bound to, short enough for a file's."""
         values = [f"{n}={v.title if isinstance(v, Kernel) else v}" for n, v in sorted(self.bound.items())]
-        return ",".join([self.function.__name__, *values])
+        if not values:
+            return self.function.__name__
+        return f"{self.function.__name__}_{hashlib.sha256(','.join(values).encode()).hexdigest()[:12]}"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return (self._compiled or self.compiled())(*args, **kwargs)

@@ -7,8 +7,10 @@ a time, into a small buffer that stays in the cache, and the result is turned ba
 turning them costs no more than reading them. The vectors are explicit (`pooling/simd/`), because the auto-vectorizer
 gives up on these loops.
 
-The forward pass remembers one byte per output, the tap that won, already in lanes. Backward each cell asks the windows
-over it whether it has won: dx is written once, in order, and sums are the same at any thread count.
+Windows side by side are read at one go (`simd/tiles.py`), others axis by axis (`simd/axis.py`), so that a window costs its
+lengths added up, and a scan makes even that a constant. The forward pass remembers one byte per output, the tap that
+won. Backward, dx is written in order where windows lie side by side; where they overlap, each output adds its gradient to
+the cell that won (`simd/scatter.py`), in order, so that sums are the same at any thread count.
 
 Cost: forward reads x once and writes y and the taps; backward reads dy and the taps and writes dx. Nothing else leaves the
 cache.
@@ -16,20 +18,54 @@ cache.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
-from pooling.simd.geometry import geometry
+from pooling.simd.program import Program, backward_program, forward_program
+from pooling.simd.schedule import bands, chain_pixels, first_reached, scan_vectors
 from pooling.taps import lowest, tap_dtype
 from pooling.threads import scratch, split
 from pooling.window import Axis, Window
 
-BAND = 1 << 18
-"""Bytes of the buffer that a band of turned planes should fit: a quarter of a common L2 cache."""
+CHUNKS = 4
+"""Units of work wanted at least; where items are fewer, their channels are cut."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Job:
+    """A pass with all that it needs beside its arrays.
+
+    Parameters
+    ----------
+    kernel
+        One of `simd/passes.py`.
+    given
+        Its arguments between the arrays and the buffers.
+    units
+        How many units of work there are.
+    elements, tap_elements
+        Sizes of the buffers for values and for taps.
+    """
+
+    kernel: Any
+    given: tuple[Any, ...]
+    units: int
+    elements: int
+    tap_elements: int
+
+    def run(self, source: Array, target: Array, taps: Array | None) -> None:
+        a, b = source.reshape(-1), target.reshape(-1)
+
+        def work(start: int, stop: int) -> None:
+            values = scratch(self.elements, b.dtype, 0)
+            numbers = None if taps is None else scratch(self.tap_elements, taps.dtype, 1)
+            self.kernel(a, b, taps, *self.given, values, numbers, start, stop)
+
+        split(work, self.units, max(a.nbytes, b.nbytes))
 
 
 @cache
@@ -39,51 +75,119 @@ def lanes_of(dtype: np.dtype[Any]) -> int:
     return lanes(dtype)
 
 
-@lru_cache(maxsize=256)
-def bands(problem: Problem, pixel_bytes: int, backward: bool) -> Array:
-    """Rows (first, stop, low, high): results from `first` to `stop` along the band axis need arguments `low` to `high`.
+@lru_cache(maxsize=512)
+def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
+    """Forward of either op."""
+    from pooling.simd.chain import chain
+    from pooling.simd.passes import forward_channels, forward_planes
+    from pooling.simd.tiles import are_tiles, pool_tiles, tiles
 
-    A band's argument and result together fit :data:`BAND` where even one step along the axis does.
-    """
-    geo = geometry(problem)
-    a = geo.band_axis
-    if backward:
-        results, of_result, of_argument = geo.size[a], geo.slab, geo.out_slab
-        counts = np.diff(geo.starts[a])
-        takers = geo.takers[a][:, 0]
-        may_end = (np.arange(1, results + 1) + geo.before[a]) % geo.stride[a] == 0  # no group is cut
-        low = np.array([takers[geo.starts[a][i]] if counts[i] else -1 for i in range(results)])
-        high = np.array([takers[geo.starts[a][i + 1] - 1] + 1 if counts[i] else -1 for i in range(results)])
+    program = forward_program(problem, dtype)
+    in_lanes, maximum = inner == 1, problem.op == "max"
+    if are_tiles(program.axes):
+        visit, between = tiles(pool_tiles, program.axes, maximum, in_lanes), 0
     else:
-        results, of_result, of_argument = geo.out[a], geo.out_slab, geo.slab
-        may_end = np.ones(results, bool)
-        cell, _, counts = geo.reads[a].T
-        other = cell + (counts - 1) * geo.steps[a]
-        low = np.where(counts > 0, np.minimum(cell, other), -1)
-        high = np.where(counts > 0, np.maximum(cell, other) + 1, -1)
-    rows = []
-    first = 0
-    while first < results:
-        stop = 0
-        for end in range(first + 1, results + 1):
-            if not may_end[end - 1] and end < results:
-                continue
-            wider = reach(low, high, first, end)
-            nbytes = ((wider[1] - wider[0]) * of_argument + (end - first) * of_result) * pixel_bytes
-            if nbytes > BAND and stop:
-                break
-            stop, need = end, wider
-        rows.append((first, stop, *need))
-        first = stop
-    return np.array(rows, np.int64)
+        counts = tuple(axis.kernel for axis in program.axes)
+        visit = chain(program, counts, in_lanes, MAX=int(maximum), AFTER=int(not maximum))
+        between = 1
+    job = forward_planes if in_lanes else forward_channels
+    return cut(job.over(visit=visit), program, outer, inner, dtype, between)
 
 
-def reach(low: Array, high: Array, first: int, stop: int) -> tuple[int, int]:
-    """The arguments that results ``first:stop`` need; none at all is (0, 0)."""
-    some = low[first:stop] >= 0
-    if not some.any():
-        return 0, 0
-    return int(low[first:stop][some].min()), int(high[first:stop][some].max())
+@lru_cache(maxsize=512)
+def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
+    """Each cell's sum of what the outputs over it send: a forward pass with the roles exchanged."""
+    from pooling.simd.chain import chain
+    from pooling.simd.passes import forward_channels, forward_planes, spread_channels, spread_planes
+    from pooling.simd.tiles import are_tiles, spread_tiles, tiles
+
+    program = backward_program(problem, dtype)
+    in_lanes = inner == 1
+    if are_tiles(program.axes):
+        visit = tiles(spread_tiles, program.axes, False, in_lanes)
+        return cut(
+            (spread_planes if in_lanes else spread_channels).over(visit=visit), program, outer, inner, dtype, 0, True
+        )
+    counts = tuple(axis.kernel if axis.stride == 1 else 0 for axis in program.axes)
+    visit = chain(program, counts, in_lanes, MAX=0, BEFORE=1)
+    return cut((forward_planes if in_lanes else forward_channels).over(visit=visit), program, outer, inner, dtype, 1)
+
+
+@lru_cache(maxsize=512)
+def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
+    """Each output's gradient to the cell that won."""
+    from pooling.simd.passes import scatter_channels, scatter_planes, spread_channels, spread_planes
+    from pooling.simd.tiles import are_tiles, spread_tiles, tiles
+
+    program = backward_program(problem, dtype)
+    in_lanes, lanes = inner == 1, lanes_of(dtype)
+    if are_tiles(program.axes):
+        visit = tiles(spread_tiles, program.axes, True, in_lanes)
+        return cut(
+            (spread_planes if in_lanes else spread_channels).over(visit=visit), program, outer, inner, dtype, 0, True
+        )
+    given = forward_program(problem, dtype)
+    offsets = tap_offsets(given) * (lanes if in_lanes else inner)
+    if in_lanes:
+        job = cut(scatter_planes.over(VECTOR=1), program, outer, inner, dtype, 0)
+        _, _, _, rows, where = job.given
+        return replace(job, given=(outer, given.g, offsets, rows, where))
+    chunk = inner
+    while -(-inner // chunk) * outer < CHUNKS and chunk >= 2 * lanes:
+        chunk = -(-chunk // (2 * lanes)) * lanes
+    where = (given.band_axis, given.slab, given.out_slab, *given.where[3:], chunk)
+    units = outer * -(-inner // chunk)
+    return Job(scatter_channels, (inner, given.g, offsets, first_reached(given), where), units, lanes, 1)
+
+
+def cut(
+    kernel: Any,
+    program: Program,
+    outer: int,
+    inner: int,
+    dtype: np.dtype[Any],
+    between: int,
+    whole_strides: bool = False,
+) -> Job:
+    """The job of a kernel that goes band by band, over blocks of planes or over items.
+
+    Parameters
+    ----------
+    between
+        Whether there are passes along axes, with buffers between them.
+    whole_strides
+        Whether bands may be cut only where a stride ends.
+    """
+    lanes = lanes_of(dtype)
+    pixel = lanes if inner == 1 else inner
+
+    def elements(cells: int, results: int) -> int:
+        turned = (max(cells, 1) * program.slab + results * program.out_slab) * lanes if inner == 1 else 0
+        return turned + (
+            chain_pixels(program, cells, results) * pixel + scan_vectors(program) * lanes if between else 0
+        )
+
+    rows = bands(program, lambda cells, results: elements(cells, results) * dtype.itemsize, whole_strides)
+    # What cells reach may be wider than the band itself; a scatter needs room for all of it.
+    most = max(
+        elements(high - low, stop - first) + max(reach_high - reach_low - stop + first, 0) * program.out_slab * lanes
+        for first, stop, low, high, reach_low, reach_high in rows.tolist()
+    )
+    most_taps = (
+        max(elements(high - low, stop - first) for first, stop, low, high, _, _ in rows.tolist()) if between else 1
+    )
+    units = (-(-outer // lanes) if inner == 1 else outer) * len(rows)
+    given = (outer if inner == 1 else inner, program.g, program.factors, rows, program.where)
+    return Job(kernel, given, units, max(most, lanes), max(most_taps, lanes))
+
+
+def tap_offsets(program: Program) -> Array:
+    """By tap, how many cells after its window's start it lies."""
+    d, h, w = program.axes
+    offset = np.zeros((), np.int64)
+    for axis in (d, h, w):
+        offset = offset[..., None] * axis.size + np.arange(axis.kernel) * axis.dilation
+    return offset.reshape(-1)
 
 
 @lru_cache(maxsize=256)
@@ -97,8 +201,8 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
         x, y = x.view(np.uint8), y.view(np.uint8)
     taps = None
     if training:
-        taps = np.empty(taps_shape(problem, y), tap_dtype(problem.window.n_taps)).reshape(-1)
-    forward(x, problem, y, taps, lowest(x.dtype))
+        taps = np.empty(taps_shape(problem, y), tap_dtype(problem.window.n_taps))
+    forward(x, problem, y, taps)
     return () if taps is None else (taps,)
 
 
@@ -107,7 +211,7 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
 
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    forward(x, problem, y, None, x.dtype.type(0))
+    forward(x, problem, y, None)
     return ()
 
 
@@ -115,40 +219,22 @@ def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     backward(dy, None, problem, dx)
 
 
-def forward(x: Array, problem: Problem, y: Array, taps: Array | None, low: Any) -> None:
-    """Run the op's forward pass; `low` is where a window's reduction starts."""
-    from pooling.simd.passes import forward_passes
-
+def forward(x: Array, problem: Problem, y: Array, taps: Array | None) -> None:
+    """Run the op's forward pass."""
     if few_channels(x):
         if problem.window.ndim == 3:
             result = np.empty((len(y) * y.shape[-1], *y.shape[1:-1], 1), y.dtype)
-            forward(channels_to_planes(x), problem, result, taps, low)
+            forward(channels_to_planes(x), problem, result, taps)
             planes_to_channels(result, y)
             return
         problem, x, y = with_channels(problem, x.shape[-1]), x[..., None], y[..., None]
-    geo = geometry(problem)
-    of_planes, of_channels = forward_passes(problem.op, geo.kernel)
-    extra = taps if problem.op == "max" else geo.divisors
-    lanes, inner = lanes_of(x.dtype), x.shape[-1]
-    if inner > 1:
-        rows = bands(problem, inner * x.itemsize, False)
-        given = (x.reshape(-1), y.reshape(-1), extra, inner, geo.for_forward, rows, geo.where, low)
-        split(lambda start, stop: of_channels(*given, start, stop), len(x) * len(rows), x.nbytes)
-        return
-    rows = bands(problem, lanes * x.itemsize, False)
-    turned = (x.reshape(-1), y.reshape(-1), extra, len(x), lanes, geo.for_forward, rows, geo.where, low)
-    sizes = band_sizes(rows, lanes, geo.out_slab, geo.slab)
-
-    def work(start: int, stop: int) -> None:
-        of_planes(*turned, scratch(sizes[1], x.dtype, 0), scratch(sizes[0], x.dtype, 1), start, stop)
-
-    split(work, -(-len(x) // lanes) * len(rows), x.nbytes)
+    forward_job(problem, len(x), x.shape[-1], x.dtype).run(x, y, None if taps is None else taps.reshape(-1))
+    if problem.op == "max":
+        fill_empty(problem, y, taps)
 
 
 def backward(dy: Array, taps: Array | None, problem: Problem, dx: Array) -> None:
     """Run the op's backward pass."""
-    from pooling.simd.passes import backward_passes
-
     if few_channels(dx):
         if problem.window.ndim == 3:
             result = np.empty((len(dx) * dx.shape[-1], *dx.shape[1:-1], 1), dx.dtype)
@@ -156,29 +242,25 @@ def backward(dy: Array, taps: Array | None, problem: Problem, dx: Array) -> None
             planes_to_channels(result, dx)
             return
         problem, dx, dy = with_channels(problem, dx.shape[-1]), dx[..., None], dy[..., None]
-    geo = geometry(problem)
-    of_planes, of_channels = backward_passes(problem.op, geo.kernel, geo.stride, geo.dilated)
-    extra = taps if problem.op == "max" else geo.factors
-    lanes, inner, zero = lanes_of(dx.dtype), dx.shape[-1], dx.dtype.type(0)
-    if inner > 1:
-        rows = bands(problem, inner * dx.itemsize, True)
-        given = (dy.reshape(-1), extra, dx.reshape(-1), inner, geo.for_backward, rows, geo.where, zero)
-        split(lambda start, stop: of_channels(*given, start, stop), len(dx) * len(rows), dx.nbytes)
-        return
-    rows = bands(problem, lanes * dx.itemsize, True)
-    turned = (dy.reshape(-1), extra, dx.reshape(-1), len(dx), lanes, geo.for_backward, rows, geo.where, zero)
-    sizes = band_sizes(rows, lanes, geo.slab, geo.out_slab)
-
-    def work(start: int, stop: int) -> None:
-        of_planes(*turned, scratch(sizes[0], dx.dtype, 0), scratch(sizes[1], dx.dtype, 1), start, stop)
-
-    split(work, -(-len(dx) // lanes) * len(rows), dx.nbytes)
+    job = max_backward_job if problem.op == "max" else mean_backward_job
+    job(problem, len(dx), dx.shape[-1], dx.dtype).run(dy, dx, None if taps is None else taps.reshape(-1))
 
 
-def band_sizes(rows: Array, lanes: int, of_result: int, of_argument: int) -> tuple[int, int]:
-    """Elements of the buffers that hold the results and the arguments of any of these bands."""
-    first, stop, low, high = rows.T
-    return int((stop - first).max()) * of_result * lanes, max(int((high - low).max()), 1) * of_argument * lanes
+@lru_cache(maxsize=256)
+def empty_outputs(problem: Problem) -> tuple[tuple[int, Array], ...]:
+    """The outputs, as (axis, indices along it), whose windows hold padding alone."""
+    counts = (np.array(axis.counts(include_pad=False)) for axis in problem.window.axes)
+    found = ((i, np.flatnonzero(count == 0)) for i, count in enumerate(counts))
+    return tuple((i, indices) for i, indices in found if len(indices))
+
+
+def fill_empty(problem: Problem, y: Array, taps: Array | None) -> None:
+    """Give windows without cells, which no kernel looks for, the dtype's lowest value and nobody's tap."""
+    for axis, indices in empty_outputs(problem):
+        y[(slice(None),) * (axis + 1) + (indices,)] = lowest(y.dtype)
+        if taps is not None:
+            shaped = taps if taps.shape == y.shape else taps.reshape(len(taps), *problem.window.output_size, -1)
+            shaped[(slice(None),) * (axis + 1) + (indices,)] = np.iinfo(taps.dtype).max
 
 
 def few_channels(x: Array) -> bool:

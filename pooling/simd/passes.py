@@ -1,105 +1,205 @@
 """Whole passes: units of work, each a block of planes (or one outer item) and a band along the first axis.
 
 Units are independent of each other and share nothing but read-only tables, so that threads take ranges of them. Where
-planes are turned into lanes, a unit does so for its band alone, in two buffers that stay in the cache.
+planes are turned into lanes, a unit does so for its band alone, in a buffer that stays in the cache.
 
-What is done to a band is the kernel `visit`, to which each pass is bound at the end of this file.
+What is done to a band is the kernel `visit`, to which each pass is bound.
 """
 
 from __future__ import annotations
 
-import functools
-import math
 from typing import Any
 
-from pooling.jit import Kernel, kernel
-from pooling.simd.direct import box, max_windows, mean_windows
-from pooling.simd.gather import gather, mean_share, won_share
+from pooling.jit import kernel
+from pooling.simd.box import band_box
 from pooling.simd.planes import turn_in, turn_out
-
+from pooling.simd.scatter import scatter, zero_fill
+from pooling.simd.vectors import load, width
 
 visit: Any
 
 
 @kernel
 def forward_planes(
-    x: Any, y: Any, extra: Any, planes: int, lanes: int, geo: Any, bands: Any, where: Any, low: Any, pixels: Any,
-    out_pixels: Any, start: int, stop: int,
-) -> None:  # fmt: skip
+    x: Any,
+    y: Any,
+    won: Any,
+    planes: int,
+    g: Any,
+    factors: Any,
+    bands: Any,
+    where: Any,
+    v: Any,
+    t: Any,
+    start: int,
+    stop: int,
+) -> None:
+    """Turn a band of planes in, visit it, and turn the results out."""
     axis, slab, out_slab, cells, outputs = where
+    lanes = width(load(v, 0))
     for unit in range(start, stop):
-        band = bands[unit % len(bands)]
-        first, end, low_cell, high_cell = band[0], band[1], band[2], band[3]
+        b = unit % len(bands)
+        first, end, low, high = bands[b, 0], bands[b, 1], bands[b, 2], bands[b, 3]
         plane = unit // len(bands) * lanes
         last = min(planes - plane, lanes) - 1
-        turn_in(x, plane * cells + low_cell * slab, (high_cell - low_cell) * slab, cells, last, pixels, lanes)
-        x0, y0 = -low_cell * slab * lanes, -first * out_slab * lanes
-        visit(pixels, x0, out_pixels, y0, extra, plane * outputs, lanes, geo, box(axis, first, end, geo[1]), low)
-        turn_out(out_pixels, (end - first) * out_slab, y, plane * outputs + first * out_slab, outputs, last, lanes)
+        turn_in(x, plane * cells + low * slab, (high - low) * slab, cells, last, v, lanes)
+        out = (high - low) * slab * lanes
+        buffers = out + (end - first) * out_slab * lanes
+        box = band_box(g, axis, first, end, low, high)
+        visit(v, 0, v, out, won, (plane * outputs + first * out_slab * lanes), lanes, g, factors, box, v, buffers, t)
+        turn_out(v, out, (end - first) * out_slab, y, plane * outputs + first * out_slab, outputs, last, lanes)
 
 
 @kernel
 def forward_channels(
-    x: Any, y: Any, extra: Any, inner: int, geo: Any, bands: Any, where: Any, low: Any, start: int, stop: int
+    x: Any,
+    y: Any,
+    won: Any,
+    inner: int,
+    g: Any,
+    factors: Any,
+    bands: Any,
+    where: Any,
+    v: Any,
+    t: Any,
+    start: int,
+    stop: int,
 ) -> None:
-    axis, _, _, cells, outputs = where
-    for unit in range(start, stop):
-        first, end = bands[unit % len(bands), 0], bands[unit % len(bands), 1]
-        item = unit // len(bands) * inner
-        ranges = box(axis, first, end, geo[1])
-        visit(x, item * cells, y, item * outputs, extra, item * outputs, inner, geo, ranges, low)
-
-
-@kernel
-def backward_planes(
-    dy: Any, extra: Any, dx: Any, planes: int, lanes: int, geo: Any, bands: Any, where: Any, zero: Any, pixels: Any,
-    out_pixels: Any, start: int, stop: int,
-) -> None:  # fmt: skip
+    """Visit a band of an item in place: its channels are lanes already."""
     axis, slab, out_slab, cells, outputs = where
     for unit in range(start, stop):
-        band = bands[unit % len(bands)]
-        first, end, low_out, high_out = band[0], band[1], band[2], band[3]
-        plane = unit // len(bands) * lanes
-        last = min(planes - plane, lanes) - 1
-        turn_in(dy, plane * outputs + low_out * out_slab, (high_out - low_out) * out_slab, outputs, last, out_pixels, lanes)
-        x0, y0 = -first * slab * lanes, -low_out * out_slab * lanes
-        visit(out_pixels, y0, extra, plane * outputs, pixels, x0, lanes, geo, box(axis, first, end, geo[0]), zero)
-        turn_out(pixels, (end - first) * slab, dx, plane * cells + first * slab, cells, last, lanes)
+        b = unit % len(bands)
+        first, end, low, high = bands[b, 0], bands[b, 1], bands[b, 2], bands[b, 3]
+        item = unit // len(bands)
+        box = band_box(g, axis, first, end, low, high)
+        result = (item * outputs + first * out_slab) * inner
+        visit(x, (item * cells + low * slab) * inner, y, result, won, result, inner, g, factors, box, v, 0, t)
 
 
 @kernel
-def backward_channels(
-    dy: Any, extra: Any, dx: Any, inner: int, geo: Any, bands: Any, where: Any, zero: Any, start: int, stop: int
+def spread_planes(
+    dy: Any,
+    dx: Any,
+    won: Any,
+    planes: int,
+    g: Any,
+    factors: Any,
+    bands: Any,
+    where: Any,
+    v: Any,
+    t: Any,
+    start: int,
+    stop: int,
 ) -> None:
-    axis, _, _, cells, outputs = where
+    """As `forward_planes`, where a cell has one source at most: `visit` is `spread_tiles`."""
+    axis, out_slab, slab, outputs, cells = where  # the results are cells here
+    lanes = width(load(v, 0))
     for unit in range(start, stop):
-        first, end = bands[unit % len(bands), 0], bands[unit % len(bands), 1]
-        item = unit // len(bands) * inner
-        ranges = box(axis, first, end, geo[0])
-        visit(dy, item * outputs, extra, item * outputs, dx, item * cells, inner, geo, ranges, zero)
+        b = unit % len(bands)
+        first, end, low, high = bands[b, 0], bands[b, 1], bands[b, 2], bands[b, 3]
+        plane = unit // len(bands) * lanes
+        last = min(planes - plane, lanes) - 1
+        turn_in(dy, plane * outputs + low * out_slab, (high - low) * out_slab, outputs, last, v, lanes)
+        out = (high - low) * out_slab * lanes
+        box = band_box(g, axis, first, end, low, high)
+        visit(v, 0, won, (plane * outputs + low * out_slab * lanes), v, out, lanes, g, factors, box)
+        turn_out(v, out, (end - first) * slab, dx, plane * cells + first * slab, cells, last, lanes)
 
 
-UNROLLED = 16
-"""Taps up to which a pass is compiled for its window alone; unrolling more brought nothing but time to compile."""
+@kernel
+def spread_channels(
+    dy: Any,
+    dx: Any,
+    won: Any,
+    inner: int,
+    g: Any,
+    factors: Any,
+    bands: Any,
+    where: Any,
+    v: Any,
+    t: Any,
+    start: int,
+    stop: int,
+) -> None:
+    axis, out_slab, slab, outputs, cells = where  # the results are cells here
+    for unit in range(start, stop):
+        b = unit % len(bands)
+        first, end, low, high = bands[b, 0], bands[b, 1], bands[b, 2], bands[b, 3]
+        item = unit // len(bands)
+        box = band_box(g, axis, first, end, low, high)
+        source = (item * outputs + low * out_slab) * inner
+        visit(dy, source, won, source, dx, (item * cells + first * slab) * inner, inner, g, factors, box)
 
 
-@functools.cache
-def forward_passes(op: str, kernel_size: tuple[int, int, int]) -> tuple[Kernel[..., Any], Kernel[..., Any]]:
-    """The forward passes over planes and over channels, made for this window if it is small."""
-    visit = max_windows if op == "max" else mean_windows
-    if math.prod(kernel_size) <= UNROLLED:
-        visit = visit.over(**dict(zip(("K_D", "K_H", "K_W"), kernel_size, strict=True)))
-    return forward_planes.over(visit=visit), forward_channels.over(visit=visit)
+@kernel
+def scatter_planes(
+    dy: Any,
+    dx: Any,
+    won: Any,
+    planes: int,
+    g: Any,
+    offsets: Any,
+    bands: Any,
+    where: Any,
+    v: Any,
+    t: Any,
+    start: int,
+    stop: int,
+) -> None:
+    """Scatter the outputs `low` to `high` over all cells that they reach; cells `first` to `end` are then complete."""
+    axis, out_slab, slab, outputs, cells = where  # the results are cells here
+    lanes = width(load(v, 0))
+    for unit in range(start, stop):
+        b = unit % len(bands)
+        first, end, low, high = bands[b, 0], bands[b, 1], bands[b, 2], bands[b, 3]
+        reach_low, reach_high = bands[b, 4], bands[b, 5]
+        plane = unit // len(bands) * lanes
+        last = min(planes - plane, lanes) - 1
+        turn_in(dy, plane * outputs + low * out_slab, (high - low) * out_slab, outputs, last, v, lanes)
+        out = (high - low) * out_slab * lanes
+        zero_fill(v, out, (reach_high - reach_low) * slab * lanes)
+        box = band_box(g, axis, low, high, reach_low, reach_high)
+        scatter(v, 0, won, plane * outputs + low * out_slab * lanes, v, out, lanes, 0, lanes, g, offsets, box)
+        core = out + (first - reach_low) * slab * lanes
+        turn_out(v, core, (end - first) * slab, dx, plane * cells + first * slab, cells, last, lanes)
 
 
-@functools.cache
-def backward_passes(
-    op: str, kernel_size: tuple[int, int, int], stride: tuple[int, int, int], dilated: bool
-) -> tuple[Kernel[..., Any], Kernel[..., Any]]:
-    """The backward passes over planes and over channels, made for this window if it is small and not dilated."""
-    constants = {}
-    if math.prod(kernel_size) <= UNROLLED and math.prod(stride) <= UNROLLED and not dilated:
-        names = ("K_D", "K_H", "K_W", "S_D", "S_H", "S_W")
-        constants = dict(zip(names, kernel_size + stride, strict=True))
-    visit = gather.over(share=won_share if op == "max" else mean_share, **constants)
-    return backward_planes.over(visit=visit), backward_channels.over(visit=visit)
+@kernel
+def scatter_channels(
+    dy: Any,
+    dx: Any,
+    won: Any,
+    inner: int,
+    g: Any,
+    offsets: Any,
+    rows: Any,
+    where: Any,
+    v: Any,
+    t: Any,
+    start: int,
+    stop: int,
+) -> None:
+    """Scatter whole items, or chunks of their channels, into dx itself; cells become zero just before the first gradient comes.
+
+    `rows` says for each step of outputs along the first axis which cells are reached first by them.
+    """
+    axis, slab, out_slab, cells, outputs, chunk = where
+    chunks = -(-inner // chunk)
+    steps = len(rows) - 1
+    for unit in range(start, stop):
+        item, c = unit // chunks, unit % chunks * chunk
+        c_stop = min(c + chunk, inner)
+        base = item * cells * inner
+        for i in range(steps + 1):
+            if chunks == 1:
+                n = (rows[i, 1] - rows[i, 0]) * slab * inner
+                if n > 0:
+                    zero_fill(dx, base + rows[i, 0] * slab * inner, n)
+            else:
+                for p in range(rows[i, 0] * slab, rows[i, 1] * slab):
+                    for k in range(c, c_stop):
+                        dx[base + p * inner + k] = 0
+            if i < steps:
+                box = band_box(g, axis, i, i + 1, 0, cells // slab)
+                at = (item * outputs + i * out_slab) * inner
+                scatter(dy, at, won, at, dx, base, inner, c, c_stop, g, offsets, box)

@@ -32,15 +32,15 @@ def turn_in(x: Any, start: int, n: int, step: int, last: int, pixels: Any, lanes
 
 
 @kernel
-def turn_out(pixels: Any, n: int, x: Any, start: int, step: int, last: int, lanes: int) -> None:
-    """The way back: write `n` pixels to as many cells of each plane."""
+def turn_out(pixels: Any, p: int, n: int, x: Any, start: int, step: int, last: int, lanes: int) -> None:
+    """The way back: write `n` pixels, from element `p` on, to as many cells of each plane."""
     i = 0
     if n < lanes:
         for i in range(n):
             for lane in range(last + 1):
-                x[start + i + lane * step] = pixels[i * lanes + lane]
+                x[start + i + lane * step] = pixels[p + i * lanes + lane]
         return
     while i < n:
         i = min(i, n - lanes)
-        transpose_tile(pixels, i * lanes, lanes, x, start + i, step, (lanes - 1, last))
+        transpose_tile(pixels, p + i * lanes, lanes, x, start + i, step, (lanes - 1, last))
         i += lanes

@@ -1,7 +1,7 @@
 """A vocabulary of vectors: values in Numba kernels that are LLVM vectors.
 
 A vector is made by :func:`load`, :func:`load_like` or :func:`splat`; compared with ``> >= == !=`` it gives a mask, and masks
-combine with ``& | ~``; :func:`select` takes lanes by a mask. Arithmetic is ``+ *``. Memory is a 1-D array and an
+combine with ``& | ~``; :func:`select` takes lanes by a mask. Arithmetic is ``+ - *``. Memory is a 1-D array and an
 element index: no bounds are checked, and no alignment is assumed except by :func:`store_stream`.
 
 How many lanes a vector has follows from the array's dtype and the CPU (:func:`lanes`), so that no kernel names a width.
@@ -9,6 +9,7 @@ How many lanes a vector has follows from the array's dtype and the CPU (:func:`l
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import Any
 
@@ -23,6 +24,7 @@ from numba.np import numpy_support
 BYTE = ir.IntType(8)
 
 
+@functools.cache
 def vector_bytes() -> int:
     """Width of this CPU's vector registers, as LLVM reports them; 16 (SSE2, NEON) when nothing wider is known."""
     if config.CPU_NAME == "generic" or config.CPU_FEATURES is not None:
@@ -154,15 +156,17 @@ def select(typing: Any, mask: Any, yes: Any, no: Any) -> Any:
 
 
 @intrinsic
-def is_nan(typing: Any, vector: Any) -> Any:
-    """A mask of the NaN lanes; never any for integers."""
+def beats(typing: Any, value: Any, best: Any) -> Any:
+    """A mask of the lanes where `value` takes the place of `best`: it is greater, or the first NaN."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if isinstance(vector.element, types.Float):
-            return builder.fcmp_unordered("uno", args[0], args[0])
-        return ir.Constant(ir.VectorType(ir.IntType(1), vector.count), [0] * vector.count)
+        if not isinstance(value.element, types.Float):
+            greater = builder.icmp_signed if getattr(value.element, "signed", False) else builder.icmp_unsigned
+            return greater(">", *args)
+        # "Not less or equal" holds for any NaN; two comparisons, where spelling the rule out takes three.
+        return builder.and_(builder.fcmp_unordered(">", *args), builder.fcmp_ordered("ord", args[1], args[1]))
 
-    return vector.mask()(vector), codegen
+    return value.mask()(value, best), codegen
 
 
 def _compares(function: Any, symbol: str) -> None:
@@ -201,6 +205,7 @@ for _function, _symbol in ((operator.gt, ">"), (operator.ge, ">="), (operator.eq
     _compares(_function, _symbol)
 for _function, _of_float, _of_integer in (
     (operator.add, "fadd", "add"),
+    (operator.sub, "fsub", "sub"),
     (operator.mul, "fmul", "mul"),
     (operator.truediv, "fdiv", "sdiv"),
     (operator.and_, "and_", "and_"),
@@ -244,9 +249,7 @@ def transpose_tile(typing: Any, source: Any, s: Any, s_step: Any, target: Any, t
             return address(context, builder, array_type, array, index, llvm_vector)
 
         last_s, last_t = builder.extract_value(lasts, 0), builder.extract_value(lasts, 1)
-        rows = [
-            builder.load(pointer(source, source_array, s0, s_by, last_s, i), align=size) for i in range(n)
-        ]
+        rows = [builder.load(pointer(source, source_array, s0, s_by, last_s, i), align=size) for i in range(n)]
         for i, row in enumerate(transposed(builder, rows)):
             builder.store(row, pointer(target, target_array, t0, t_by, last_t, i), align=size)
         return context.get_dummy_value()

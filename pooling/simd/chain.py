@@ -1,0 +1,176 @@
+"""Any window: one pass per axis, the last axis first, through buffers that stay in the cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pooling.jit import Kernel, kernel
+from pooling.simd.axis import read_axis, scan_axis
+from pooling.simd.program import FIELDS, SCAN, Program
+
+UNROLLED = 8
+"""Cells up to which a full window's run is unrolled."""
+
+# Bound when a chain is made: the axes, in the order of the passes, and a pass for each.
+AXIS_1, AXIS_2, AXIS_3 = 2, 1, 0
+pass_1: Any = read_axis
+pass_2: Any = read_axis
+pass_3: Any = read_axis
+
+
+@kernel
+def shape_at(box: Any, axis: int, inner: int) -> Any:
+    """(outer, n, run) of the elements that the pass along `axis` reads: axes before it are not yet reduced, those after it are."""
+    d_n, h_n, w_n = box[9], box[10], box[11]
+    if axis == 2:
+        return d_n * h_n, w_n, inner
+    if axis == 1:
+        return d_n, h_n, (box[5] - box[4]) * inner
+    return 1, d_n, (box[3] - box[2]) * (box[5] - box[4]) * inner
+
+
+@kernel
+def chain_1(
+    x: Any,
+    x0: int,
+    y: Any,
+    y0: int,
+    won: Any,
+    t0: int,
+    inner: int,
+    g: Any,
+    factors: Any,
+    box: Any,
+    v: Any,
+    v0: int,
+    t: Any,
+) -> None:
+    outer, n, run = shape_at(box, AXIS_1, inner)
+    first, stop, shift = box[2 * AXIS_1], box[2 * AXIS_1 + 1], box[6 + AXIS_1]
+    pass_1(x, x0, won, 0, y, y0, won, t0, outer, n, run, g, AXIS_1 * FIELDS, first, stop, shift, factors, v, v0, t, 0)
+
+
+@kernel
+def chain_2(
+    x: Any,
+    x0: int,
+    y: Any,
+    y0: int,
+    won: Any,
+    t0: int,
+    inner: int,
+    g: Any,
+    factors: Any,
+    box: Any,
+    v: Any,
+    v0: int,
+    t: Any,
+) -> None:
+    outer, n, run = shape_at(box, AXIS_1, inner)
+    first, stop, shift = box[2 * AXIS_1], box[2 * AXIS_1 + 1], box[6 + AXIS_1]
+    size = outer * (stop - first) * run
+    pass_1(
+        x, x0, t, 0, v, v0, t, 0, outer, n, run, g, AXIS_1 * FIELDS, first, stop, shift, factors, v, v0 + size, t, size
+    )
+    outer, n, run = shape_at(box, AXIS_2, inner)
+    first, stop, shift = box[2 * AXIS_2], box[2 * AXIS_2 + 1], box[6 + AXIS_2]
+    pass_2(
+        v,
+        v0,
+        t,
+        0,
+        y,
+        y0,
+        won,
+        t0,
+        outer,
+        n,
+        run,
+        g,
+        AXIS_2 * FIELDS,
+        first,
+        stop,
+        shift,
+        factors,
+        v,
+        v0 + size,
+        t,
+        size,
+    )
+
+
+@kernel
+def chain_3(
+    x: Any,
+    x0: int,
+    y: Any,
+    y0: int,
+    won: Any,
+    t0: int,
+    inner: int,
+    g: Any,
+    factors: Any,
+    box: Any,
+    v: Any,
+    v0: int,
+    t: Any,
+) -> None:
+    outer, n, run = shape_at(box, AXIS_1, inner)
+    first, stop, shift = box[2 * AXIS_1], box[2 * AXIS_1 + 1], box[6 + AXIS_1]
+    size = outer * (stop - first) * run
+    pass_1(
+        x, x0, t, 0, v, v0, t, 0, outer, n, run, g, AXIS_1 * FIELDS, first, stop, shift, factors, v, v0 + size, t, size
+    )
+    outer, n, run = shape_at(box, AXIS_2, inner)
+    first, stop, shift = box[2 * AXIS_2], box[2 * AXIS_2 + 1], box[6 + AXIS_2]
+    both = size + outer * (stop - first) * run
+    pass_2(
+        v,
+        v0,
+        t,
+        0,
+        v,
+        v0 + size,
+        t,
+        size,
+        outer,
+        n,
+        run,
+        g,
+        AXIS_2 * FIELDS,
+        first,
+        stop,
+        shift,
+        factors,
+        v,
+        v0 + both,
+        t,
+        both,
+    )
+    outer, n, run = shape_at(box, AXIS_3, inner)
+    first, stop, shift = box[2 * AXIS_3], box[2 * AXIS_3 + 1], box[6 + AXIS_3]
+    pass_3(
+        v, v0 + size, t, size, y, y0, won, t0, outer, n, run, g, AXIS_3 * FIELDS, first, stop, shift, factors, v, v0 + both,
+        t, both,
+    )  # fmt: skip
+
+
+def chain(program: Program, counts: tuple[int, ...], in_lanes: bool, **bound: int) -> Kernel[..., Any]:
+    """The passes along the program's busy axes, one after the other, made for full windows of `counts` cells.
+
+    Parameters
+    ----------
+    in_lanes
+        Whether a pixel is one vector.
+    bound
+        Of MAX, BEFORE and AFTER what isn't as in `axis.py`.
+    """
+    names: dict[str, Any] = {}
+    for i, axis in enumerate(program.passes, start=1):
+        scanned = program.g[axis * FIELDS + SCAN] > 0
+        count = counts[axis] if counts[axis] <= UNROLLED and not scanned else 0
+        vector = int(in_lanes and axis == 2)
+        names[f"AXIS_{i}"] = axis
+        one = (scan_axis if scanned else read_axis).over(TAPPED=int(i > 1), VECTOR=vector, **bound)
+        names[f"pass_{i}"] = one if scanned else one.over(COUNT=count)
+    return (chain_1, chain_2, chain_3)[len(program.passes) - 1].over(**names)

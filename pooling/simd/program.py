@@ -1,0 +1,185 @@
+"""What kernels need to know of a problem: a *program*, one flat array of integers.
+
+Every problem has three spatial axes here; missing ones come first, with one cell and a window of 1. An axis is described by
+``g[a + FIELD]``, where `a` is 0, FIELDS or 2 * FIELDS, and by a table of three numbers per result: the first cell that it
+reads (from the last one back with ties="last", so that kernels know only "first"), that cell's tap, and how many cells.
+Taps count in units: a step along an axis is as many taps as the axes after it have together.
+
+One array and no tuples: Numba unpacks it in a tenth of a microsecond, the same numbers in tuples took ten.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from pooling.backend import Array, Problem
+from pooling.window import Axis
+
+(
+    SIZE,  # cells read along this axis
+    OUT,  # results
+    KERNEL,
+    STRIDE,
+    START,  # where the first window starts, in the padding perhaps
+    STEP,  # from a window's cell to its next
+    TAP_STEP,  # by how much the tap grows with it
+    FULL,  # first result whose window lies wholly inside, and
+    FULL_STOP,  # the one after the last such
+    TABLE,  # where this axis' table starts
+    FACTOR,  # where its factors start, in the other array
+    SCAN,  # length of the blocks to scan where that is cheaper than reading each window's cells, else 0
+    FIELDS,
+) = range(13)
+D, H, W = 0, FIELDS, 2 * FIELDS
+
+POINT = Axis(size=1, kernel=1)
+
+SCANNED = 3
+"""A scan reads each cell twice; a window must have this many cells more than that per result for the scan to be faster."""
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Integers and factors for kernels, and the shape of things for whoever calls them."""
+
+    g: Array
+    factors: Array
+    size: tuple[int, int, int]
+    out: tuple[int, int, int]
+    tables: tuple[Array, Array, Array]
+    steps: tuple[int, int, int]
+    axes: tuple[Axis, Axis, Axis]
+
+    @cached_property
+    def band_axis(self) -> int:
+        """The axis along which large planes are cut into bands: the first that has a length."""
+        return next((i for i in range(3) if self.size[i] > 1 or self.out[i] > 1), 2)
+
+    @cached_property
+    def slab(self) -> int:
+        """Cells in one step along the band axis."""
+        return math.prod(self.size[self.band_axis + 1 :])
+
+    @cached_property
+    def out_slab(self) -> int:
+        """Results in one step along the band axis."""
+        return math.prod(self.out[self.band_axis + 1 :])
+
+    @cached_property
+    def where(self) -> tuple[int, ...]:
+        """What the passes need to find a band: its axis, elements per step along it and per plane, of cells and results."""
+        return self.band_axis, self.slab, self.out_slab, math.prod(self.size), math.prod(self.out)
+
+    @cached_property
+    def passes(self) -> tuple[int, ...]:
+        """The axes along which there is something to do, in the order of doing it: the last axis first."""
+        return busy_axes(self.axes)
+
+
+def busy_axes(axes: tuple[Axis, Axis, Axis]) -> tuple[int, ...]:
+    """The axes along which a window does anything, last first; one of them at least."""
+    return tuple(i for i in (2, 1, 0) if axes[i] != Axis(size=axes[i].size, kernel=1)) or (2,)
+
+
+def axes_of(problem: Problem) -> tuple[Axis, Axis, Axis]:
+    """The three axes of a problem of up to three."""
+    d, h, w = (POINT,) * (3 - problem.window.ndim) + problem.window.axes
+    return d, h, w
+
+
+@lru_cache(maxsize=256)
+def forward_program(problem: Problem, dtype: np.dtype[Any]) -> Program:
+    """Results are outputs, and read the cells of their windows."""
+    axes = axes_of(problem)
+    last = problem.op == "max" and problem.ties == "last"
+    tables = [read_table(axis, last) for axis in axes]
+    steps = [-axis.dilation if last else axis.dilation for axis in axes]
+    return assemble(
+        axes, [a.size for a in axes], [a.out for a in axes], tables, steps, factors_of(axes, problem), dtype
+    )
+
+
+@lru_cache(maxsize=256)
+def backward_program(problem: Problem, dtype: np.dtype[Any]) -> Program:
+    """Results are cells, and read the outputs whose windows cover them: the gradient of a mean, and what a band needs."""
+    axes = axes_of(problem)
+    tables, steps = zip(*map(taker_table, axes), strict=True)
+    return assemble(
+        axes, [a.out for a in axes], [a.size for a in axes], tables, steps, factors_of(axes, problem), dtype
+    )
+
+
+def assemble(axes: Any, sizes: Any, outs: Any, tables: Any, steps: Any, factors: Any, dtype: np.dtype[Any]) -> Program:
+    """Write it all into one array."""
+    g = np.zeros(3 * FIELDS, np.int64)
+    table_at, factor_at = len(g), 0
+    for i, axis in enumerate(axes):
+        unit = math.prod(a.kernel for a in axes[i + 1 :])
+        full, full_stop = full_run(tables[i], axis.kernel)
+        g[i * FIELDS : (i + 1) * FIELDS] = [
+            sizes[i], outs[i], axis.kernel, axis.stride, -axis.before, steps[i], unit * (-1 if steps[i] < 0 else 1),
+            full, full_stop, table_at, factor_at, block_to_scan(tables[i], sizes[i], steps[i]),
+        ]  # fmt: skip
+        tables[i][:, 1] *= unit
+        table_at += tables[i].size
+        factor_at += len(factors[i])
+    g = np.concatenate([g, *(table.reshape(-1) for table in tables)])
+    return Program(
+        g, np.concatenate(factors).astype(dtype), tuple(sizes), tuple(outs), tuple(tables), tuple(steps), axes
+    )
+
+
+def read_table(axis: Axis, last: bool) -> Array:
+    """Rows (cell, tap, count), one per output; from the window's last real cell back with `last`."""
+    start = np.arange(axis.out) * axis.stride - axis.before
+    first = np.maximum(0, -(start // axis.dilation))
+    stop = np.minimum(axis.kernel, (axis.size - 1 - start) // axis.dilation + 1)
+    count = np.maximum(stop - first, 0)
+    tap = stop - 1 if last else first
+    # A window without cells reads cell 0, whose value its caller replaces.
+    cell = np.where(count > 0, start + tap * axis.dilation, 0)
+    return np.ascontiguousarray(np.stack([cell, tap, count], axis=1), dtype=np.int64)
+
+
+def taker_table(axis: Axis) -> tuple[Array, int]:
+    """Rows (output, 0, count), one per cell, of the outputs whose windows cover it, and the step between these outputs."""
+    outputs, taps = np.divmod(np.arange(axis.out * axis.kernel), axis.kernel)
+    cells = outputs * axis.stride - axis.before + taps * axis.dilation
+    real = (cells >= 0) & (cells < axis.size)
+    outputs, cells = outputs[real], cells[real]
+    count = np.bincount(cells, minlength=axis.size)
+    first = np.full(axis.size, axis.out)
+    np.minimum.at(first, cells, outputs)
+    rows = np.stack([np.where(count > 0, first, 0), np.zeros_like(count), count], axis=1)
+    return np.ascontiguousarray(rows, dtype=np.int64), axis.dilation // math.gcd(axis.stride, axis.dilation)
+
+
+def full_run(table: Array, kernel: int) -> tuple[int, int]:
+    """The run of results that read as many cells as the window has: none unless they are one run."""
+    full = np.flatnonzero(table[:, 2] == kernel)
+    if not len(full) or full[-1] - full[0] >= len(full):
+        return 0, 0
+    return int(full[0]), int(full[-1]) + 1
+
+
+def block_to_scan(table: Array, size: int, step: int) -> int:
+    """Length of the longest run of cells that a result reads, if scanning pays; else 0."""
+    longest = int(table[:, 2].max(initial=0))
+    return longest if abs(step) == 1 and longest > 2 * size / len(table) + SCANNED else 0
+
+
+def factors_of(axes: tuple[Axis, Axis, Axis], problem: Problem) -> list[Array]:
+    """Per axis a factor for each output: 1 / divisor is their product."""
+    if problem.op == "max":
+        return [np.ones(0)] * 3
+    if problem.divisor_override is not None:
+        once = busy_axes(axes)[0]
+        return [
+            1 / np.full(axis.out, float(problem.divisor_override if i == once else 1)) for i, axis in enumerate(axes)
+        ]
+    return [1 / np.maximum(np.array(axis.counts(problem.count_include_pad), float), 1) for axis in axes]

@@ -1,0 +1,94 @@
+"""Max backward where windows overlap: each output adds its gradient to the cell that won.
+
+Lane by lane, with plain scalar code: one addition per output, however large the window, where asking every cell for the
+windows over it takes a comparison per tap. Outputs come in order, so the sums have one order at any thread count.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pooling.jit import kernel
+from pooling.simd.program import FIELDS, START, STRIDE, TABLE
+from pooling.simd.vectors import load, splat, store, width
+
+VECTOR = 0  # bound to 1 when a pixel is one vector
+
+
+@kernel
+def zero_fill(dx: Any, p: int, n: int) -> None:
+    """Zeros from element `p` on; `n` is a vector's lanes at least."""
+    zero = splat(0, load(dx, p))
+    lanes = width(zero)
+    for i in range(0, n, lanes):
+        store(dx, p + min(i, n - lanes), zero)
+
+
+@kernel
+def scatter_row(
+    dy: Any,
+    q: int,
+    won: Any,
+    t: int,
+    dx: Any,
+    p: int,
+    by: int,
+    pixel: int,
+    first: int,
+    stop: int,
+    g: Any,
+    offsets: Any,
+    n: int,
+) -> None:
+    """A row of outputs: channels `first` to `stop` of pixels `pixel` long. `p` is where the first window starts."""
+    table = g[2 * FIELDS + TABLE]
+    for w in range(n):
+        if g[table + 3 * w + 2] > 0:
+            for c in range(first, stop):
+                cell = np.uintp(p + offsets[won[t + c]] + c)  # unsigned: no check for negative indices
+                dx[cell] += dy[q + c]
+        p += by
+        q += pixel
+        t += pixel
+
+
+@kernel
+def scatter(
+    dy: Any,
+    y0: int,
+    won: Any,
+    t0: int,
+    dx: Any,
+    x0: int,
+    pixel: int,
+    first: int,
+    stop: int,
+    g: Any,
+    offsets: Any,
+    box: Any,
+) -> None:
+    """Add the gradients of the outputs in `box` to zeroed cells.
+
+    Here `g` is the forward program: results are outputs. The first three numbers of `box` pairs are outputs, its lows the
+    cells at ``dx[x0]``, its counts how many cells dx has there.
+    """
+    d_table, h_table = g[TABLE], g[FIELDS + TABLE]
+    lanes = width(load(dx, 0))
+    h_by = box[11] * pixel
+    d_by = box[10] * h_by
+    row = (box[5] - box[4]) * pixel
+    for d in range(box[0], box[1]):
+        for h in range(box[2], box[3]):
+            if g[d_table + 3 * d + 2] > 0 and g[h_table + 3 * h + 2] > 0:
+                i = ((d - box[0]) * (box[3] - box[2]) + h - box[2]) * row
+                p = x0 + (g[START] + d * g[STRIDE] - box[6]) * d_by
+                p += (g[FIELDS + START] + h * g[FIELDS + STRIDE] - box[7]) * h_by
+                p += (g[2 * FIELDS + START] + box[4] * g[2 * FIELDS + STRIDE] - box[8]) * pixel
+                by = g[2 * FIELDS + STRIDE] * pixel
+                n = box[5] - box[4]
+                if VECTOR:
+                    scatter_row(dy, y0 + i, won, t0 + i, dx, p, by, lanes, 0, lanes, g, offsets, n)
+                else:
+                    scatter_row(dy, y0 + i, won, t0 + i, dx, p, by, pixel, first, stop, g, offsets, n)

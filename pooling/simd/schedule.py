@@ -1,0 +1,86 @@
+"""How a pass is cut: bands of rows whose buffers fit the cache, and what they need of the other side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from pooling.backend import Array
+from pooling.simd.program import Program
+
+BAND = 1 << 18
+"""Bytes that the buffers of a band should not exceed: a quarter of a common L2 cache."""
+
+SizeOf = Callable[[int, int], int]
+"""Bytes of the buffers for so many cells and so many results along the band axis."""
+
+
+def bands(program: Program, size_of: SizeOf, whole_strides: bool = False) -> Array:
+    """Rows (first, stop, low, high, reach_low, reach_high) along the band axis.
+
+    Results `first` to `stop` read what lies from `low` to `high`; with results that are cells, the windows of those outputs
+    reach the cells `reach_low` to `reach_high`.
+
+    Parameters
+    ----------
+    whole_strides
+        Cut only where a stride ends.
+    """
+    a = program.band_axis
+    axis, table, results = program.axes[a], program.tables[a], program.out[a]
+    step = axis.stride if whole_strides else 1
+    cell, count = table[:, 0], table[:, 2]
+    # Cells may be walked back, from `cell` down.
+    other = cell + (count - 1) * program.steps[a]
+    low = np.where(count > 0, np.minimum(cell, other), np.iinfo(np.int64).max)
+    high = np.where(count > 0, np.maximum(cell, other) + 1, 0)
+    rows = []
+    first = 0
+    while first < results:
+        stop = min(first + step, results)
+        need = span_of(low, high, first, stop)
+        while stop < results:
+            wider = span_of(low, high, first, min(stop + step, results))
+            if size_of(wider[1] - wider[0], min(stop + step, results) - first) > BAND:
+                break
+            stop, need = min(stop + step, results), wider
+        start = need[0] * axis.stride - axis.before
+        end = (need[1] - 1) * axis.stride - axis.before + axis.span
+        rows.append((first, stop, *need, max(min(start, first), 0), min(max(end, stop), axis.size)))
+        first = stop
+    return np.array(rows, np.int64).reshape(-1, 6)
+
+
+def span_of(low: Array, high: Array, first: int, stop: int) -> tuple[int, int]:
+    """What the results `first` to `stop` need; nothing is (0, 0)."""
+    a, b = int(low[first:stop].min()), int(high[first:stop].max())
+    return (a, b) if b > a else (0, 0)
+
+
+def chain_pixels(program: Program, cells: int, results: int) -> int:
+    """Pixels in the buffers between the passes along the axes, for a band of so many cells and results."""
+    n, m = list(program.size), list(program.out)
+    n[program.band_axis], m[program.band_axis] = max(cells, 1), results
+    total = 0
+    for axis in program.passes[:-1]:
+        total += math.prod(n[:axis]) * math.prod(m[axis:])
+    return total
+
+
+def scan_vectors(program: Program) -> int:
+    """Vectors that scanning an axis needs."""
+    return 2 * max(program.size)
+
+
+def first_reached(program: Program) -> Array:
+    """Rows (cell, stop): the cells that output 0, 1, ... reach as the first along the band axis; last the rest."""
+    axis = program.axes[program.band_axis]
+    rows, done = [], 0
+    for o in range(axis.out):
+        stop = min(max(o * axis.stride - axis.before + axis.span, done), axis.size)
+        rows.append((done, stop))
+        done = stop
+    rows.append((done, axis.size))
+    return np.array(rows, np.int64)
