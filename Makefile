@@ -2,21 +2,23 @@
 
 PYTHON ?= python3
 PRESET ?= standard
-OUT ?= reports/local
+OUT ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --no-emit-index-url --no-header --no-annotate
 
 .DEFAULT_GOAL := help
 .PHONY: help report test lint bench train peers lock clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
-	@echo "  PRESET=quick|standard|full sets how long the report measures: 2, 15 or 60 minutes"
+	@echo "  PRESET=quick|standard|full says how long the report may measure: 2, 15 or 60 minutes; OUT=folder where to"
 
 report: $(READY)  ## Prove and time every backend, train on MNIST, write the page
-	$(BIN)/python -m bench report --preset $(PRESET) --out $(OUT)
+	$(BIN)/python -m bench report --preset $(PRESET) $(if $(OUT),--out $(OUT))
 
 test: $(READY)  ## All tests, doctests, and each benchmark once
 	$(BIN)/python -m pytest -q
@@ -26,33 +28,34 @@ lint: $(READY)  ## Style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## pytest's own benchmark tables
+bench: $(READY)  ## The benchmarks as pytest-benchmark's tables
 	$(BIN)/python -m pytest --benchmark-only -q
 
 train: $(READY)  ## Train LeNet on MNIST with max pooling
 	$(BIN)/python -m bench train
 
-peers: $(PEERS)  ## Install the frameworks that the report compares with, if they are there
+peers: $(PEERS)  ## Install the frameworks that the report compares with when they are there
 
 lock: $(READY)  ## Choose the newest versions anew
-	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --no-header --no-annotate --upgrade \
-		--extra bench --extra test --extra lint -o requirements.lock pyproject.toml
-	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --no-annotate --upgrade \
-		--extra peers -c requirements.lock -o requirements-peers.lock pyproject.toml
+	$(INSTALL) uv
+	$(COMPILE) --extra bench --extra test --extra lint -o requirements.lock pyproject.toml
+# What a framework's own wheel pins (its CUDA libraries, where it has any) is left to that wheel.
+	$(COMPILE) --extra peers -c requirements.lock -o requirements-peers.lock pyproject.toml
+	sed -i.old -E '/^(cuda|nvidia)-|^triton=/d' requirements-peers.lock && rm requirements-peers.lock.old
 
 clean:  ## Remove what was made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks reports/local
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage reports/local
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..."; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
-		{ echo "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
+		{ echo "$(PYTHON) can't make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "Installing the locked versions into $(VENV)"
+	@$(INSTALL) -r requirements.lock
+	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(PEERS): $(READY) requirements-peers.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-peers.lock
+$(PEERS): requirements-peers.lock $(READY)
+	$(INSTALL) -r requirements-peers.lock
 	@touch $@

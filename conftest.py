@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-benchmark reads its options
 def pytest_configure(config: pytest.Config) -> None:
-    asked = any(str(argument).startswith("--benchmark") for argument in config.invocation_params.args)
-    if not asked and hasattr(config.option, "benchmark_disable"):
+    given = [*map(str, config.invocation_params.args), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+    asked = any(argument.startswith("--benchmark-") for argument in given)
+    if not asked and config.pluginmanager.hasplugin("benchmark"):
         config.option.benchmark_disable = True

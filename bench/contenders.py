@@ -39,7 +39,11 @@ class Arrays:
 
 
 Calls = Mapping[Direction, Callable[[], object]]
-"""What to time, by direction. After "step", `y` and `dx` of the arrays hold the results."""
+"""What to time, by direction; those that only infer offer "forward" alone.
+
+A call leaves its results in `y` and `dx` of the arrays. That of a contender that does not reuse outputs returns them instead, as
+NumPy arrays: y, dx, or for "step" both.
+"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Contender:
         Whether its calls write to the arrays they are given.
     reference_only
         Whether nobody expects speed from it.
+    settle_s
+        Seconds for which its threads may keep a core busy after a call: the next turn waits.
     """
 
     name: str
@@ -73,6 +79,7 @@ class Contender:
     exact: bool = True
     reuses_outputs: bool = True
     reference_only: bool = False
+    settle_s: float = 0.0
 
     def entrant(self) -> Entrant:
         return Entrant(self.name, self.kind, self.note, self.ties, self.reference_only)

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 import pooling
-from bench.contenders import Arrays, Calls, Contender, of_backend
+from bench.contenders import Arrays, Calls, Contender
 from bench.results import LeftOut, Stage, Timing
 from bench.workloads import DIRECTIONS, Direction, Workload
 
@@ -38,6 +38,9 @@ WITNESSES = ("strided_slices", "numba_loops")
 
 SAMPLE_S = 5e-4
 """Least duration of a sample: ten thousand times what the clock resolves."""
+
+PARTS = 16
+"""By how many a workload is divided to estimate its time."""
 
 ULPS = 16
 """Averages may differ from the witness by this many units in the last place of the largest value."""
@@ -112,18 +115,20 @@ def measure(
                 leave_out(contender, reason)
                 continue
             try:
-                estimate_s = prove_small(contender, workload)
-                if estimate_s > patience.limit_s:
+                prove_small(contender, workload)
+                expected_s = estimate_s(contender, workload)
+                if expected_s > patience.limit_s:
                     leave_out(
-                        contender, f"about {estimate_s:.2g} s a training step: over the limit of {patience.limit_s:g} s"
+                        contender, f"about {expected_s:.2g} s a training step: over the limit of {patience.limit_s:g} s"
                     )
                     continue
                 proofs[contender.name], bound = prove_whole(contender, workload, arrays)
             except WrongResult as error:
                 leave_out(contender, str(error), wrong=True)
                 continue
-            calls |= {(contender, direction): bound[direction] for direction in directions}
-        samples = take_turns(list(calls.values()), patience, seed, lambda done: progress(0.5 + 0.5 * done))
+            calls |= {(contender, direction): bound[direction] for direction in directions if direction in bound}
+        settle_s = [contender.settle_s for contender, _ in calls]
+        samples = take_turns(list(calls.values()), patience, seed, lambda done: progress(0.5 + 0.5 * done), settle_s)
     rows: list[Timing | LeftOut] = [
         _timing(stage, workload, contender, direction, threads, seconds, n, proofs[contender.name])
         for (contender, direction), (seconds, n) in zip(calls, samples, strict=True)
@@ -164,15 +169,22 @@ def _timing(
     )
 
 
-def prove_small(contender: Contender, workload: Workload) -> float:
-    """Compare with the reference on a small cut; return the seconds a step of the whole would take at the same rate."""
+def prove_small(contender: Contender, workload: Workload) -> None:
+    """Compare with the reference on a small cut."""
     small = workload.small()
     arrays, truth = Arrays.of(small), Arrays.of(small)
     reference = small.operator("reference", contender.ties)
     _, saved = reference.forward(truth.x, out=truth.y)
     reference.backward(truth.dy, saved, out=truth.dx)
-    step = results_of(contender, small, arrays, truth, "reference")["step"]
-    return min(_seconds(step) for _ in range(2)) * workload.outputs / small.outputs
+    results_of(contender, small, arrays, truth, "reference")
+
+
+def estimate_s(contender: Contender, workload: Workload) -> float:
+    """Seconds a training step of the whole would take, from one on a part of its planes."""
+    part = workload.part(PARTS)
+    calls = contender.bind(part, Arrays.of(part))
+    slowest = calls["step" if "step" in calls else "forward"]
+    return min(_seconds(slowest) for _ in range(2)) * workload.outputs / part.outputs
 
 
 def prove_whole(contender: Contender, workload: Workload, arrays: Arrays) -> tuple[str, Calls]:
@@ -195,14 +207,28 @@ def results_of(contender: Contender, workload: Workload, arrays: Arrays, truth: 
     arrays.dx.fill(np.nan)
     calls = contender.bind(workload, arrays)
     exact = contender.exact and workload.op == "max"
-    for direction in DIRECTIONS:
-        calls[direction]()
+    for direction in [direction for direction in DIRECTIONS if direction in calls]:
+        returned = calls[direction]()
+        if not contender.reuses_outputs:
+            _take(returned, direction, arrays)
         if direction != "backward":
             compare(arrays.y, truth.y, exact, f"{contender.name}, {direction} of {workload.id}: y", by)
         if direction in ("backward", "step"):
             compare(arrays.dx, truth.dx, exact, f"{contender.name}, {direction} of {workload.id}: dx", by)
             arrays.dx.fill(np.nan)
     return calls
+
+
+def _take(returned: Any, direction: Direction, arrays: Arrays) -> None:
+    """Copy what a call returned to where the results of others are."""
+    y, dx = returned if direction == "step" else (None, returned) if direction == "backward" else (returned, None)
+    for result, array in ((y, arrays.y), (dx, arrays.dx)):
+        if result is not None:
+            if result.shape != array.shape or result.dtype != array.dtype:
+                raise WrongResult(
+                    f"{direction} gives {result.dtype}{result.shape}, expected {array.dtype}{array.shape}"
+                )
+            np.copyto(array, result)
 
 
 def compare(got: Array, want: Array, exact: bool, what: str, by: str) -> None:
@@ -220,9 +246,16 @@ def compare(got: Array, want: Array, exact: bool, what: str, by: str) -> None:
 
 
 def take_turns(
-    calls: Sequence[Callable[[], object]], patience: Patience, seed: int, progress: Progress
+    calls: Sequence[Callable[[], object]],
+    patience: Patience,
+    seed: int,
+    progress: Progress,
+    settle_s: Sequence[float] = (),
 ) -> list[tuple[list[float], int]]:
-    """Time warmed-up `calls` in interleaved rounds; per call its samples, in seconds a call, and the calls in each."""
+    """Time warmed-up `calls` in interleaved rounds; per call its samples, in seconds a call, and the calls in each.
+
+    After a turn of call i everybody waits for ``settle_s[i]`` seconds, if given.
+    """
     loops = [_calibrate(call) for call in calls]
     share = patience.budget_s / max(len(calls), 1)
     least, most = patience.rounds
@@ -238,6 +271,8 @@ def take_turns(
                 # Those with fewer turns take them evenly spread over the rounds.
                 if (r + 1) * turns[i] // rounds > r * turns[i] // rounds:
                     samples[i].append(_seconds(calls[i], loops[i][0]))
+                    if settle_s and settle_s[i]:
+                        sleep(settle_s[i])
             progress((r + 1) / rounds)
     finally:
         if enabled:

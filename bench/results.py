@@ -224,9 +224,22 @@ class Results:
     def complete(self) -> bool:
         return all(task in self.finished for task in self.planned)
 
-    def identity(self) -> tuple[Any, ...]:
-        """What must be equal for a run to continue another: everything its numbers depend on."""
-        return (self.schema, self.preset, self.threads, self.machine, self.software, self.source, self.dataset)
+    def differs_from(self, other: Results) -> list[str]:
+        """In what the two runs differ of all that their numbers depend on; one may go on with the other if in nothing."""
+        mine, its = self._circumstances(), other._circumstances()
+        return [what for what in mine if mine[what] != its[what]]
+
+    def _circumstances(self) -> dict[str, Any]:
+        return {
+            "preset": self.preset,
+            "threads": self.threads,
+            "machine": self.machine,
+            "versions": self.software,
+            "sources": self.source.digest,
+            "data": self.dataset,
+            "entrants": self.entrants,
+            "tasks": self.planned,
+        }
 
 
 _ADAPTER = TypeAdapter(Results)

@@ -171,6 +171,13 @@ class Workload:
         n, channels = (min(a, b) for a, b in zip(self.shape[:2], SMALL_BATCH, strict=True))
         return replace(self, shape=(n, channels, *spatial))
 
+    def part(self, divisor: int) -> Workload:
+        """The same windows on so many times fewer planes, 21 at least: of the items first, then of the channels."""
+        n, channels, *spatial = self.shape
+        planes = max(n * channels // divisor, math.prod(SMALL_BATCH))
+        fewer = max(min(n, planes // channels), 1)
+        return replace(self, shape=(fewer, min(channels, max(planes // fewer, 1)), *spatial))
+
 
 def _short(value: IntOrTuple) -> str:
     """An int, or a tuple's entries, without noise."""

@@ -22,8 +22,8 @@ from pooling.errors import PoolingError
 
 Array = NDArray[Any]
 
-SMALL = 1 << 16
-"""Bytes moved below which work stays on the caller's thread: handing over costs about 20 us, the time to move 200 KB."""
+SMALL = 1 << 18
+"""Bytes moved up to which work stays on the caller's thread: handing over costs 20 to 45 us, the time to move 250 KB."""
 
 _lock = Lock()
 _executor: ThreadPoolExecutor | None = None

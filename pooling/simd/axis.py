@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from pooling.jit import kernel
-from pooling.simd.program import FACTOR, FULL, FULL_STOP, OUT, SCAN, SIZE, STEP, STRIDE, TABLE, TAP_STEP
+from pooling.simd.program import FACTOR, FULL, FULL_STOP, SCAN, STEP, STRIDE, TABLE, TAP_STEP
 from pooling.simd.vectors import beats, load, load_like, select, splat, store, width
 
 # Bound when a pass is made:

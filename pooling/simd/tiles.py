@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pooling.jit import Kernel, kernel
-from pooling.simd.program import FACTOR, FIELDS, KERNEL, OUT, SIZE, STRIDE, TAP_STEP
+from pooling.simd.program import FACTOR, FIELDS, KERNEL, SIZE, STRIDE, TAP_STEP
 from pooling.simd.vectors import beats, load, load_like, select, splat, store, width
 
 UNROLLED = 16

@@ -14,8 +14,8 @@ import operator
 from typing import Any
 
 import llvmlite.binding as llvm
-import llvmlite.ir as ir
 import numpy as np
+from llvmlite import ir
 from numba.core import config, types
 from numba.core.datamodel import models
 from numba.core.extending import intrinsic, lower_builtin, register_model, type_callable

@@ -1,0 +1,232 @@
+"""The suite's command line: ``python -m bench report|train|plots|env|readme``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import pooling
+from bench.files import ROOT
+from bench.results import LeftOut, Results, ResultsError, load
+from bench.workloads import PRESETS, Preset
+
+app = typer.Typer(
+    help="Prove, time and show every way to pool. Results go to JSON; pictures and page are drawn from it alone.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C ended, as shells have it."""
+
+
+def preset_of(value: str) -> Preset:
+    """A preset by its name, or a complaint."""
+    for preset in PRESETS:
+        if value == preset:
+            return preset
+    raise typer.BadParameter(f"{value!r}: choose one of {', '.join(PRESETS)}")
+
+
+Out = Annotated[Path, typer.Option("--out", help="Folder of the page, its pictures and results.")]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Threads for everybody.", show_default="those this process may use"),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", help="Folder with MNIST's IDX files.", show_default="POOLING_DATA_DIR, else it is downloaded"
+    ),
+]
+ChosenPreset = Annotated[
+    str,
+    typer.Option(
+        "--preset",
+        callback=preset_of,
+        metavar="|".join(PRESETS),
+        help="Measure for at most 2, 15 or 60 minutes on 2 cores.",
+    ),
+]
+DrawnPreset = Annotated[
+    str | None,
+    typer.Option("--preset", metavar="|".join(PRESETS), help="Whose results.", show_default="the latest run"),
+]
+
+
+@app.command()
+def report(
+    preset: ChosenPreset = "standard",
+    out: Out = Path("reports/local"),
+    threads: Threads = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew even where an interrupted run could go on.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Tasks with this in their name; may be repeated.", show_default="all")
+    ] = None,
+    backend: Annotated[
+        list[str] | None, typer.Option(help="Time this backend; may be repeated.", show_default="all")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Prove and time every backend, train on MNIST, and write the page. An interrupted run goes on where it was.
+
+    With --only or --backend the page goes to the folder "part" within --out, and the whole run's results stay as they are.
+    """
+    console = Console(stderr=True)
+    with complaints(console):
+        from bench.contenders import backends, of_backend
+        from bench.report import write
+        from bench.suite import plan
+        from bench.watch import ProgressWatch
+
+        folder = out / "part" if only or backend else out
+        contenders = tuple(of_backend(pooling.backend(name)) for name in backend) if backend else backends()
+        with console.status("Looking at the machine and the data"):
+            suite = plan(
+                preset_of(preset),
+                results_path(folder, preset),
+                threads or pooling.get_num_threads(),
+                fresh=fresh,
+                contenders=contenders,
+                only=only or (),
+                data_dir=data_dir,
+            )
+        for line in filter(None, (suite.note, f"Data: {suite.results.dataset}, {suite.results.dataset_note}")):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        try:
+            with ProgressWatch(console, suite.left) as watch:
+                suite.run(watch)
+        except KeyboardInterrupt:
+            kept = len(suite.tasks) - len(suite.left)
+            console.print(
+                f"Interrupted. {kept} of {len(suite.tasks)} tasks are kept in {suite.path}; the same command goes on from "
+                f"there.{' What there is so far: python -m bench plots --out ' + str(folder) if kept else ''}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+            raise typer.Exit(INTERRUPTED) from None
+        wrong = [row for row in suite.results.of(LeftOut) if row.wrong]
+        for row in wrong:
+            console.print(f"Wrong result, not timed: {row.reason}", style="red", highlight=False, markup=False)
+        typer.echo(write(suite.results, folder).resolve())
+        if wrong:
+            raise typer.Exit(1)
+
+
+@app.command()
+def plots(out: Out = Path("reports/local"), preset: DrawnPreset = None) -> None:
+    """Draw pictures and page again, from the results alone."""
+    with complaints(Console(stderr=True)):
+        from bench.report import write
+
+        typer.echo(write(results_in(out, preset), out).resolve())
+
+
+@app.command()
+def readme(
+    out: Out = Path("reports"),
+    preset: DrawnPreset = None,
+    path: Annotated[Path, typer.Option("--readme", help="File to write to.")] = ROOT / "README.md",
+) -> None:
+    """Write the reference run's numbers between the README's markers."""
+    with complaints(Console(stderr=True)):
+        from bench.report import update_readme
+
+        update_readme(results_in(out, preset), path)
+        typer.echo(path)
+
+
+@app.command()
+def env(threads: Threads = None) -> None:
+    """What the numbers would be measured on."""
+    with complaints(Console(stderr=True)):
+        from bench.environment import describe, machine, source, versions
+
+        table = Table(show_header=False, box=None)
+        for name, value in describe(machine(), threads or pooling.get_num_threads(), versions(), source()):
+            table.add_row(name, value)
+        Console().print(table)
+
+
+@app.command()
+def train(
+    network: Annotated[str, typer.Option(help="question or lenet.")] = "lenet",
+    pool: Annotated[str, typer.Option(help="max or avg.")] = "max",
+    backend: Annotated[str, typer.Option(help="A backend's name, or auto.")] = "auto",
+    ties: Annotated[str, typer.Option(help="first, last, split or all.")] = "first",
+    epochs: Annotated[int, typer.Option(min=1)] = 3,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    learning_rate: Annotated[float, typer.Option(min=0)] = 0.03,
+    momentum: Annotated[float, typer.Option(min=0, max=1)] = 0.9,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and order: the same seed gives the same losses.")] = 0,
+    images: Annotated[int | None, typer.Option(min=1, help="Train on the first so many only.")] = None,
+    threads: Threads = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Train a network on MNIST, and say where the time goes."""
+    console = Console(stderr=True)
+    with complaints(console):
+        from bench.mnist import data
+        from bench.mnist.command import run
+
+        try:
+            run(
+                data.load(data_dir),
+                network=network,
+                pool=pool,
+                backend=backend,
+                ties=ties,
+                epochs=epochs,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                momentum=momentum,
+                seed=seed,
+                images=images,
+                threads=threads or pooling.get_num_threads(),
+            )
+        except KeyboardInterrupt:
+            console.print("Interrupted; the epochs above are what there is.")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def results_path(folder: Path, preset: str) -> Path:
+    """Where the results of a preset's run are kept."""
+    return folder / "results" / f"{preset}.json"
+
+
+def results_in(folder: Path, preset: str | None) -> Results:
+    """The results of a preset's run, or of the latest run in `folder`.
+
+    Raises
+    ------
+    ResultsError
+        There are none, or they can't be read.
+    """
+    if preset is not None:
+        return load(results_path(folder, preset_of(preset)))
+    found = [load(path) for path in (results_path(folder, preset) for preset in PRESETS) if path.exists()]
+    if not found:
+        raise ResultsError(f"{folder} has no results; measure first: python -m bench report --out {folder}")
+    return max(found, key=lambda results: results.updated)
+
+
+@contextmanager
+def complaints(console: Console) -> Iterator[None]:
+    """Tell errors that a user can mend in one line, and leave with status 2."""
+    from bench.mnist.idx import DataError
+
+    try:
+        yield
+    except (DataError, ResultsError, pooling.PoolingError, FloatingPointError, OSError) as error:
+        console.print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None

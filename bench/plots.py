@@ -1,0 +1,207 @@
+"""Pictures, drawn from the results alone: SVG, the same bytes from the same results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from io import StringIO
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from bench.results import Results, Timing, Training
+from bench.workloads import Direction
+
+COLOURS = ("#000000", "#999999", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#009E73", "#D55E00")
+"""Okabe and Ito's palette, which colour-blind people can tell apart, in the order of the registry."""
+
+MARKERS = "xvs^Do*P"
+
+STYLE = {
+    "svg.hashsalt": "pooling",
+    "svg.fonttype": "path",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+
+LAYERS = ("conv", "pool", "relu", "full", "rest")
+LAYER_COLOURS = ("#56B4E9", "#D55E00", "#F0E442", "#009E73", "#999999")
+
+DIRECTION_NAMES: dict[Direction, str] = {
+    "forward": "forward (inference)",
+    "forward_train": "forward, keeping what backward needs",
+    "backward": "backward",
+    "step": "training step: forward + backward",
+}
+
+
+def svg(figure: Figure) -> str:
+    """The figure as text, without a date."""
+    out = StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def pictures(results: Results) -> Iterator[tuple[str, str]]:
+    """Name and SVG of every picture that the results suffice for."""
+    with mpl.rc_context(STYLE):
+        if results.of(Timing, stage="workloads"):
+            yield "steps", svg(by_workload(results, ("step",)))
+            yield "workloads", svg(by_workload(results, ("forward_train", "backward")))
+        if results.of(Timing, stage="sizes"):
+            yield "sizes", svg(by_size(results))
+        if results.of(Training, stage="epoch"):
+            yield "epochs", svg(epochs(results))
+        if results.of(Training, stage="accuracy"):
+            yield "accuracy", svg(accuracy(results))
+
+
+def look(results: Results, name: str) -> dict[str, Any]:
+    """Colour and marker of a contender."""
+    i = [entrant.name for entrant in results.entrants].index(name)
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+def ranked(results: Results, rows: Sequence[Timing]) -> list[str]:
+    """Contenders, fastest first: by the geometric mean of their time over the fastest's at each workload."""
+    fastest: dict[tuple[str, str], float] = {}
+    for row in rows:
+        key = (row.workload, row.direction)
+        fastest[key] = min(fastest.get(key, math.inf), row.median_s)
+    logs: dict[str, list[float]] = {}
+    for row in rows:
+        logs.setdefault(row.contender, []).append(math.log(row.median_s / fastest[row.workload, row.direction]))
+    return sorted(logs, key=lambda name: sum(logs[name]) / len(logs[name]))
+
+
+def by_workload(results: Results, directions: Sequence[Direction]) -> Figure:
+    """A line for each workload, a mark for each contender, time to the right."""
+    rows = [row for row in results.of(Timing, stage="workloads") if row.direction in directions]
+    names = ranked(results, rows)
+    workloads = list(dict.fromkeys(row.workload for row in rows))
+    figure = Figure(figsize=(9.5, 1.3 + 0.27 * len(workloads)))
+    axes = figure.subplots(1, len(directions), sharey=True, squeeze=False)[0]
+    for ax, direction in zip(axes, directions, strict=True):
+        shown = [row for row in rows if row.direction == direction]
+        for y, workload in enumerate(workloads):
+            times = [1e3 * row.median_s for row in shown if row.workload == workload]
+            if times:
+                ax.plot([min(times), max(times)], [y, y], color="#cccccc", linewidth=1, zorder=1)
+        for name in names:
+            own = [row for row in shown if row.contender == name]
+            ax.scatter(
+                [1e3 * row.median_s for row in own],
+                [workloads.index(row.workload) for row in own],
+                s=26,
+                label=name,
+                zorder=2,
+                **look(results, name),
+            )
+        ax.set_xscale("log")
+        ax.set_xlabel("ms, log scale: left is better")
+        ax.set_title(DIRECTION_NAMES[direction], fontsize=10)
+        ax.set_yticks(range(len(workloads)), [results.workloads[w].label for w in workloads], fontsize=7.5)
+    axes[0].invert_yaxis()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(names), 8), fontsize=8, title="fastest first")
+    figure.set_layout_engine("constrained")
+    return figure
+
+
+def by_size(results: Results) -> Figure:
+    """Time for a kilobyte against the size of x, with the sizes of the caches."""
+    rows = results.of(Timing, stage="sizes")
+    figure = Figure(figsize=(9.5, 3.8))
+    directions: tuple[Direction, ...] = ("forward_train", "backward")
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, direction in zip(axes, directions, strict=True):
+        shown = [row for row in rows if row.direction == direction]
+        for name in ranked(results, rows):
+            own = sorted(
+                (results.workloads[row.workload].nbytes, row.median_s) for row in shown if row.contender == name
+            )
+            ax.plot(
+                [size for size, _ in own],
+                [1e9 * s / (size / 1024) for size, s in own],
+                label=name,
+                linewidth=1.3,
+                markersize=4,
+                **look(results, name),
+            )
+        for cache, size in results.machine.caches.items():
+            ax.axvline(size, color="#555555", linewidth=0.8, linestyle=":")
+            ax.text(size, 0.99, f" {cache}", transform=ax.get_xaxis_transform(), va="top", fontsize=8, color="#555555")
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        ax.set_xticks([2**n for n in range(10, 29, 3)], ["1 KB", "8 KB", "64 KB", "512 KB", "4 MB", "32 MB", "256 MB"])
+        ax.minorticks_off()
+        ax.set_xlabel("size of x")
+        ax.set_title(DIRECTION_NAMES[direction], fontsize=10)
+    axes[0].set_ylabel("ns per KB of x: lower is better")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=8, fontsize=8)
+    figure.set_layout_engine("constrained")
+    return figure
+
+
+def layer_group(layer: str) -> str:
+    """conv1, pool2, relu_full1, full1 ... -> a group of LAYERS."""
+    return next((group for group in LAYERS if layer.startswith(group)), "rest")
+
+
+def epochs(results: Results) -> Figure:
+    """Seconds that an epoch of 60,000 images takes, stacked by layer, a bar for each backend."""
+    rows = sorted(results.of(Training, stage="epoch"), key=lambda row: sum(row.seconds), reverse=True)
+    figure = Figure(figsize=(9.5, 1.2 + 0.34 * len(rows)))
+    ax = figure.subplots()
+    for y, row in enumerate(rows):
+        scale = 60_000 / row.images
+        left = 0.0
+        for group, colour in zip(LAYERS, LAYER_COLOURS, strict=True):
+            seconds = scale * sum(t.seconds for t in row.layers if layer_group(t.layer) == group)
+            ax.barh(y, seconds, left=left, color=colour, label=group if y == 0 else None, height=0.7)
+            if group == "pool":
+                ax.text(left + seconds / 2, y, f"{seconds:.1f}", ha="center", va="center", fontsize=7.5)
+            left += seconds
+        ax.text(left, y, f" {scale * sum(row.seconds):.1f} s", va="center", fontsize=8)
+    ax.set_yticks(range(len(rows)), [f"{row.backend} ({row.ties})" for row in rows])
+    ax.set_xlabel(f"seconds an epoch of 60,000 images, measured on {rows[0].images:,}")
+    ax.set_xlim(0, 1.12 * max(sum(r.seconds) * 60_000 / r.images for r in rows))
+    ax.grid(axis="y", visible=False)
+    figure.legend(loc="outside upper center", ncols=5, fontsize=8)
+    figure.set_layout_engine("constrained")
+    return figure
+
+
+def accuracy(results: Results) -> Figure:
+    """Learning curves: the loss of each step, smoothed, and the accuracy after each epoch."""
+    rows = results.of(Training, stage="accuracy")
+    figure = Figure(figsize=(9.5, 3.4))
+    left, right = figure.subplots(1, 2)
+    for row in rows:
+        style = {
+            "color": "#D55E00" if row.pool == "max" else "#0072B2",
+            "linestyle": "-" if row.network == "lenet" else "--",
+            "label": f"{row.network}, {row.pool}",
+        }
+        steps = [(i + 0.5) * row.loss_every for i in range(len(row.losses))]
+        left.plot(steps, row.losses, linewidth=1.1, **style)
+        right.plot(
+            range(1, len(row.accuracy) + 1), [100 * a for a in row.accuracy], marker="o", markersize=4, **style
+        )
+    left.set_yscale("log")
+    left.set_xlabel("step")
+    left.set_ylabel("training loss, log scale")
+    right.set_xlabel("epochs")
+    right.set_ylabel(f"test accuracy on {rows[0].dataset}, %")
+    right.xaxis.get_major_locator().set_params(integer=True)
+    handles, labels = right.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=8)
+    figure.set_layout_engine("constrained")
+    return figure

@@ -1,0 +1,264 @@
+"""A run: a list of tasks, each of which adds rows; the file is written after each, and an interrupted run goes on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+
+import bench.mnist.data as mnist
+from bench.contenders import Contender, backends
+from bench.environment import machine, source, versions
+from bench.gradients import tie_examples, verdicts
+from bench.measure import Patience, measure
+from bench.mnist.networks import PoolKind
+from bench.mnist.train import History, Settings, race, train
+from bench.results import LayerTime, Results, ResultsError, Row, Stage, Training, load, save
+from bench.workloads import Preset, Workload, ladder, of_preset
+
+Progress = Callable[[float], None]
+
+KEPT_LOSSES = 200
+"""Losses that an accuracy run keeps: means over as many steps as make about this number."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a preset spends.
+
+    Parameters
+    ----------
+    patience, size_patience
+        At each workload, and at each rung of the ladder.
+    cases
+        Columns of the gradient-check matrix.
+    epoch_images
+        Images on which each backend's epoch is timed.
+    networks, epochs, images
+        Of the accuracy runs; None is all images.
+    """
+
+    patience: Patience
+    size_patience: Patience
+    cases: int | None
+    epoch_images: int
+    networks: tuple[str, ...]
+    epochs: int
+    images: int | None
+
+
+EFFORTS: dict[Preset, Effort] = {
+    "quick": Effort(Patience(0.8, 0.2, (3, 15)), Patience(0.4, 0.1, (3, 9)), 3, 1280, ("lenet",), 1, 6400),
+    "standard": Effort(Patience(5.0, 1.0), Patience(2.0, 0.5), None, 6400, ("lenet", "question"), 3, None),
+    "full": Effort(Patience(20.0, 5.0), Patience(8.0, 2.0), None, 12_800, ("lenet", "question"), 10, None),
+}
+
+SIZED = ("block_reduce", "argmax_switches", "strided_reshape", "strided_slices", "numba_loops", "simd")
+"""Backends whose time is shown against the size of the arrays."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to do: what it is called, about how many seconds it takes, and the work."""
+
+    name: str
+    seconds: float
+    work: Callable[[Progress], list[Row]]
+    workload: Workload | None = None
+
+
+class Watch:
+    """Who wants to know how a run goes on; this one doesn't."""
+
+    def begins(self, task: Task) -> None:
+        """A task begins."""
+
+    def progresses(self, part: float) -> None:
+        """So much of it is done, from 0 to 1."""
+
+    def ended(self, task: Task, rows: list[Row]) -> None:
+        """A task is done, and its rows are in the file."""
+
+
+@dataclass
+class Suite:
+    """A planned run with what it has found so far; `note` tells what became of the file that was there before."""
+
+    results: Results
+    tasks: list[Task]
+    path: Path
+    note: str = ""
+
+    @property
+    def left(self) -> list[Task]:
+        return [task for task in self.tasks if task.name not in self.results.finished]
+
+    def run(self, watch: Watch) -> None:
+        """Do what is left, saving after each task."""
+        for task in self.left:
+            watch.begins(task)
+            start = perf_counter()
+            rows = task.work(watch.progresses)
+            self.results.add(task.name, perf_counter() - start, rows, [task.workload] if task.workload else [])
+            self.results.updated = now()
+            save(self.results, self.path)
+            watch.ended(task, rows)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def plan(
+    preset: Preset,
+    path: Path,
+    threads: int,
+    *,
+    fresh: bool = False,
+    contenders: Sequence[Contender] | None = None,
+    only: Sequence[str] = (),
+    data_dir: Path | None = None,
+) -> Suite:
+    """The suite of a preset, going on with the run in `path` if that was interrupted and would measure the same.
+
+    Parameters
+    ----------
+    fresh
+        Begin anew whatever `path` holds.
+    contenders
+        Who takes part; by default every backend.
+    only
+        Parts of names: tasks whose name has none of them are left out. By default all tasks.
+
+    Raises
+    ------
+    ResultsError
+        No task has a name like those in `only`.
+    """
+    taking_part = tuple(backends() if contenders is None else contenders)
+    dataset = mnist.load(data_dir)
+    tasks = list(tasks_of(preset, threads, taking_part, dataset))
+    if only:
+        names = [task.name for task in tasks]
+        tasks = [task for task in tasks if any(part in task.name for part in only)]
+        if not tasks:
+            raise ResultsError(f"only={', '.join(only)}: no task of preset {preset} is called so: {'; '.join(names)}")
+    results = Results(
+        preset=preset,
+        threads=threads,
+        started=now(),
+        machine=machine(),
+        software=versions(),
+        source=source(),
+        dataset=dataset.name,
+        dataset_note=dataset.note,
+        entrants=[contender.entrant() for contender in taking_part],
+        planned=[task.name for task in tasks],
+    )
+    if fresh or not path.exists():
+        return Suite(results, tasks, path)
+    try:
+        before = load(path)
+    except ResultsError as error:
+        aside = path.with_suffix(".unreadable.json")
+        path.replace(aside)
+        return Suite(results, tasks, path, f"{error}\nIt is now {aside.name}; all is measured anew.")
+    changed = results.differs_from(before)
+    if changed:
+        return Suite(results, tasks, path, f"The run in {path} had other {', '.join(changed)}: all is measured anew.")
+    if before.complete:
+        return Suite(results, tasks, path, f"The run in {path} is complete: all is measured anew.")
+    suite = Suite(before, tasks, path)
+    done = len(tasks) - len(suite.left)
+    return replace(suite, note=f"Going on with the run of {before.started}: {done} of {len(tasks)} tasks are done.")
+
+
+def tasks_of(preset: Preset, threads: int, contenders: tuple[Contender, ...], dataset: mnist.Dataset) -> Iterator[Task]:
+    """All tasks of a preset, the quick and telling ones first."""
+    effort = EFFORTS[preset]
+    yield Task("gradients", 20, lambda progress: gradient_rows(effort.cases, progress))
+    for workload in of_preset(preset):
+        yield timing_task("workloads", workload, contenders, effort.patience, threads)
+    kinds: tuple[PoolKind, ...] = ("max", "avg")
+    for pool in kinds:
+        for network in effort.networks:
+            settings = Settings(network, pool, epochs=effort.epochs, images=effort.images, threads=threads)
+            yield training_task("accuracy", settings, dataset)
+    yield epoch_task(
+        [
+            Settings(backend=c.name, ties=c.ties, epochs=1, images=effort.epoch_images, threads=threads)
+            for c in contenders
+            if c.kind == "backend" and not c.reference_only
+        ],
+        dataset,
+    )
+    sized = tuple(c for c in contenders if c.name in SIZED)
+    for workload in ladder(preset):
+        yield timing_task("sizes", workload, sized, effort.size_patience, threads)
+
+
+def gradient_rows(cases: int | None, progress: Progress) -> list[Row]:
+    rows: list[Row] = [*tie_examples()]
+    for i, row in enumerate(found := list(verdicts(cases))):
+        rows.append(row)
+        progress(i / len(found))
+    return rows
+
+
+def timing_task(
+    stage: Stage, workload: Workload, contenders: tuple[Contender, ...], patience: Patience, threads: int
+) -> Task:
+    def work(progress: Progress) -> list[Row]:
+        return list(measure(workload, contenders, patience, threads=threads, stage=stage, progress=progress))
+
+    return Task(f"{stage} {workload.id}", patience.budget_s * 1.6 + 1, work, workload)
+
+
+def training_task(stage: str, settings: Settings, dataset: mnist.Dataset) -> Task:
+    images = min(settings.images or len(dataset.images), len(dataset.images))
+    steps = settings.epochs * -(-images // settings.batch_size)
+
+    def work(progress: Progress) -> list[Row]:
+        history = train(settings, dataset, on_step=lambda step, loss: progress((step + 1) / steps))
+        return [training_row(stage, settings, dataset, images, history)]
+
+    return Task(f"{stage} {settings.network} {settings.pool}", steps * 0.02 + 1, work)
+
+
+def epoch_task(settings: list[Settings], dataset: mnist.Dataset) -> Task:
+    """All backends side by side."""
+    images = min(settings[0].images or len(dataset.images), len(dataset.images))
+    steps = len(settings) * -(-images // settings[0].batch_size)
+
+    def work(progress: Progress) -> list[Row]:
+        histories = race(settings, dataset, on_step=lambda step, loss: progress((step + 1) / steps))
+        pairs = zip(settings, histories, strict=True)
+        return [training_row("epoch", one, dataset, images, history) for one, history in pairs]
+
+    return Task("epoch of every backend", steps * 0.03 + 1, work)
+
+
+def training_row(stage: str, settings: Settings, dataset: mnist.Dataset, images: int, history: History) -> Training:
+    """A run as a row: every loss of a short run, means of those of a long one."""
+    every = max(1, len(history.losses) // KEPT_LOSSES) if stage == "accuracy" else 1
+    losses = [history.losses[i : i + every] for i in range(0, len(history.losses), every)]
+    return Training(
+        stage="accuracy" if stage == "accuracy" else "epoch",
+        network=settings.network,
+        pool=settings.pool,
+        backend=settings.backend,
+        ties=settings.ties if settings.pool == "max" else None,
+        dataset=dataset.name,
+        images=images,
+        test_images=len(dataset.test_images),
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        threads=settings.threads,
+        seconds=[round(s, 4) for s in history.seconds],
+        losses=[sum(part) / len(part) for part in losses],
+        loss_every=every,
+        accuracy=history.accuracy,
+        layers=[LayerTime(*key, round(s, 5)) for key, s in history.stopwatch.seconds.items()],
+    )

@@ -1,0 +1,168 @@
+"""The rules of the house, as far as a program can check them."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pooling
+from pooling.backends import REGISTRY
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_LINES = 400
+OURS = ("pooling", "bench", "tests")
+
+# What a checkout's own machine leaves behind: home folders, our workplace, registries. Spelled so as not to find itself.
+MACHINE = re.compile(r"(?<![\w.~-])/(?:root|work|home/\w+|Users/\w+)/|py" + r"pi\.org|pythonhosted" + r"\.org")
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sources(*OURS)}
+TREES = {name: ast.parse(path.read_bytes()) for name, path in MODULES.items()}
+
+
+def imports(module: str) -> Iterator[str]:
+    """Our own modules that `module` imports, wherever in it; ``if TYPE_CHECKING`` and functions too."""
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}, line {node.lineno}: import by the full name, as everywhere else"
+            members = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [member if member in MODULES else str(node.module) for member in members]
+        else:
+            continue
+        yield from (name for name in found if name.split(".")[0] in OURS)
+
+
+def tracked() -> list[Path]:
+    """What git has or would add; in a checkout without git, the sources."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        return [*sources(*OURS), *ROOT.glob("*.*"), ROOT / "Makefile"]
+    command = (git, "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    return [path for name in names if name and (path := ROOT / name).is_file()]
+
+
+def test_one_file_and_one_line_per_backend() -> None:
+    folder = ROOT / "pooling" / "backends"
+    files = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    (literal,) = (
+        node.value
+        for node in TREES["pooling.backends"].body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "REGISTRY"
+    )
+    assert isinstance(literal, ast.Dict)
+    lines = {
+        ast.literal_eval(key): ast.unparse(value)
+        for key, value in zip(literal.keys, literal.values, strict=True)
+        if key
+    }
+    assert lines == {name: f"{name}.BACKEND" for name in files}
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_backend_says_what_it_is(name: str) -> None:
+    backend = REGISTRY[name]
+    assert backend.name == name
+    assert backend.note.strip() == backend.note != ""
+    assert "\n" not in backend.note
+    assert backend.ops
+    assert ("max" not in backend.ops) or backend.ties
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_begins_with_a_docstring(module: str) -> None:
+    assert ast.get_docstring(TREES[module])
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_fits_in_the_head(module: str) -> None:
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_the_library_imports_neither_bench_nor_tests() -> None:
+    for module in MODULES:
+        if module.split(".")[0] == "pooling":
+            assert not [name for name in imports(module) if not name.startswith("pooling")], module
+
+
+def test_bench_does_not_import_tests() -> None:
+    for module in MODULES:
+        if module.split(".")[0] == "bench":
+            assert not [name for name in imports(module) if name.startswith("tests")], module
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("pooling.errors", ()),
+        ("pooling.window", ("pooling.errors",)),
+        ("pooling.backend", ("pooling.window", "pooling.errors")),
+        ("pooling.threads", ("pooling.errors",)),
+        ("pooling.gradcheck", ("pooling.errors",)),
+    ],
+)
+def test_what_lies_at_the_bottom_rests_on_nothing_above(module: str, allowed: tuple[str, ...]) -> None:
+    assert set(imports(module)) <= set(allowed)
+
+
+def test_backends_know_nothing_of_what_uses_them() -> None:
+    above = {f"pooling.{name}" for name in ("operators", "tune", "gradcheck", "cli", "__main__")} | {"pooling"}
+    for module in MODULES:
+        if module.startswith(("pooling.backends.", "pooling.simd")):
+            assert not above & set(imports(module)), module
+            assert "pooling.backends" not in imports(module), f"{module} imports the registry"
+
+
+@pytest.mark.parametrize("package", ["pooling", "bench"])
+def test_imports_run_one_way(package: str) -> None:
+    # A package's __init__ gathers the names of its modules for others; inside, nobody imports them from there.
+    inside = {name for name in MODULES if name.split(".")[0] == package} - {package}
+    graph = {name: {other for other in imports(name) if other in inside and other != name} for name in inside}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_only_the_command_line_imports_the_package_by_its_name() -> None:
+    users = {module for module in MODULES if module.startswith("pooling.") and "pooling" in imports(module)}
+    assert users <= {"pooling.cli"}
+
+
+def test_no_numba_threads_in_the_library() -> None:
+    for module, tree in TREES.items():
+        if module.startswith("pooling"):
+            given = [k for node in ast.walk(tree) if isinstance(node, ast.Call) for k in node.keywords]
+            wrong = [
+                k
+                for k in given
+                if k.arg == "parallel" and not (isinstance(k.value, ast.Constant) and not k.value.value)
+            ]
+            assert not wrong, f"{module}: two threads in Numba's own layer abort the process; use pooling/threads.py"
+
+
+def test_nothing_names_the_machine_it_was_written_on() -> None:
+    for path in tracked():
+        found = MACHINE.search(path.read_bytes().decode("utf-8", errors="replace"))
+        assert found is None, f"{path.relative_to(ROOT)} names {found and found[0]}"
+
+
+def test_the_public_names_exist_and_are_documented() -> None:
+    assert sorted(set(pooling.__all__)) == sorted(pooling.__all__)
+    for name in pooling.__all__:
+        assert getattr(pooling, name).__doc__, name
