@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +91,7 @@ def report(
 
         folder = out / "part" if only or backend else out
         contenders = tuple(of_backend(pooling.backend(name)) for name in backend) if backend else backends()
-        with console.status("Looking at the machine and the data"):
+        with console.status("Looking at the machine and the data"), warnings.catch_warnings(record=True) as warned:
             suite = plan(
                 preset_of(preset),
                 results_path(folder, preset),
@@ -100,7 +101,8 @@ def report(
                 only=only or (),
                 data_dir=data_dir,
             )
-        for line in filter(None, (suite.note, f"Data: {suite.results.dataset}, {suite.results.dataset_note}")):
+        data = f"Data: {suite.results.dataset}, {suite.results.dataset_note}"
+        for line in filter(None, (*(str(warning.message) for warning in warned), suite.note, data)):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         try:
             with ProgressWatch(console, suite.left) as watch:

@@ -66,8 +66,6 @@ class Contender:
         Whether its calls write to the arrays they are given.
     reference_only
         Whether nobody expects speed from it.
-    settle_s
-        Seconds for which its threads may keep a core busy after a call: the next turn waits.
     """
 
     name: str
@@ -79,7 +77,6 @@ class Contender:
     exact: bool = True
     reuses_outputs: bool = True
     reference_only: bool = False
-    settle_s: float = 0.0
 
     def entrant(self) -> Entrant:
         return Entrant(self.name, self.kind, self.note, self.ties, self.reference_only)

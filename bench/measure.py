@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,8 @@ SAMPLE_S = 5e-4
 """Least duration of a sample: ten thousand times what the clock resolves."""
 
 PARTS = 16
-"""By how many a workload is divided to estimate its time."""
+LARGEST_PART = 1 << 22
+"""By how many a workload is divided to estimate its time; by more where the part's input would have more bytes than that."""
 
 ULPS = 16
 """Averages may differ from the witness by this many units in the last place of the largest value."""
@@ -127,8 +128,7 @@ def measure(
                 leave_out(contender, str(error), wrong=True)
                 continue
             calls |= {(contender, direction): bound[direction] for direction in directions if direction in bound}
-        settle_s = [contender.settle_s for contender, _ in calls]
-        samples = take_turns(list(calls.values()), patience, seed, lambda done: progress(0.5 + 0.5 * done), settle_s)
+        samples = take_turns(list(calls.values()), patience, seed, lambda done: progress(0.5 + 0.5 * done))
     rows: list[Timing | LeftOut] = [
         _timing(stage, workload, contender, direction, threads, seconds, n, proofs[contender.name])
         for (contender, direction), (seconds, n) in zip(calls, samples, strict=True)
@@ -181,7 +181,7 @@ def prove_small(contender: Contender, workload: Workload) -> None:
 
 def estimate_s(contender: Contender, workload: Workload) -> float:
     """Seconds a training step of the whole would take, from one on a part of its planes."""
-    part = workload.part(PARTS)
+    part = workload.part(max(PARTS, workload.nbytes // LARGEST_PART))
     calls = contender.bind(part, Arrays.of(part))
     slowest = calls["step" if "step" in calls else "forward"]
     return min(_seconds(slowest) for _ in range(2)) * workload.outputs / part.outputs
@@ -233,7 +233,7 @@ def _take(returned: Any, direction: Direction, arrays: Arrays) -> None:
 
 def compare(got: Array, want: Array, exact: bool, what: str, by: str) -> None:
     """WrongResult, with the worst cell, unless `got` is `want`: to the bit, or within ULPS of the largest value."""
-    if exact and got.tobytes() == want.tobytes():
+    if exact and np.array_equal(_bits(got), _bits(want)):
         return
     difference = np.abs(got - want, dtype=np.float64)
     allowed = 0.0 if exact else ULPS * float(np.finfo(got.dtype).eps) * float(np.abs(want).max(initial=0))
@@ -245,17 +245,15 @@ def compare(got: Array, want: Array, exact: bool, what: str, by: str) -> None:
     )
 
 
-def take_turns(
-    calls: Sequence[Callable[[], object]],
-    patience: Patience,
-    seed: int,
-    progress: Progress,
-    settle_s: Sequence[float] = (),
-) -> list[tuple[list[float], int]]:
-    """Time warmed-up `calls` in interleaved rounds; per call its samples, in seconds a call, and the calls in each.
+def _bits(array: Array) -> Array:
+    """The same memory as integers, which compare by their bits: -0.0 is not 0.0, and a NaN is itself."""
+    return array.view(f"u{array.itemsize}")
 
-    After a turn of call i everybody waits for ``settle_s[i]`` seconds, if given.
-    """
+
+def take_turns(
+    calls: Sequence[Callable[[], object]], patience: Patience, seed: int, progress: Progress
+) -> list[tuple[list[float], int]]:
+    """Time warmed-up `calls` in interleaved rounds; per call its samples, in seconds a call, and the calls in each."""
     loops = [_calibrate(call) for call in calls]
     share = patience.budget_s / max(len(calls), 1)
     least, most = patience.rounds
@@ -271,8 +269,6 @@ def take_turns(
                 # Those with fewer turns take them evenly spread over the rounds.
                 if (r + 1) * turns[i] // rounds > r * turns[i] // rounds:
                     samples[i].append(_seconds(calls[i], loops[i][0]))
-                    if settle_s and settle_s[i]:
-                        sleep(settle_s[i])
             progress((r + 1) / rounds)
     finally:
         if enabled:

@@ -109,7 +109,9 @@ def by_workload(results: Results, directions: Sequence[Direction]) -> Figure:
         ax.set_yticks(range(len(workloads)), [results.workloads[w].label for w in workloads], fontsize=7.5)
     axes[0].invert_yaxis()
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(names), 8), fontsize=8, title="fastest first")
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=min(len(names), 8), fontsize=8, title="fastest first"
+    )
     figure.set_layout_engine("constrained")
     return figure
 
@@ -192,9 +194,7 @@ def accuracy(results: Results) -> Figure:
         }
         steps = [(i + 0.5) * row.loss_every for i in range(len(row.losses))]
         left.plot(steps, row.losses, linewidth=1.1, **style)
-        right.plot(
-            range(1, len(row.accuracy) + 1), [100 * a for a in row.accuracy], marker="o", markersize=4, **style
-        )
+        right.plot(range(1, len(row.accuracy) + 1), [100 * a for a in row.accuracy], marker="o", markersize=4, **style)
     left.set_yscale("log")
     left.set_xlabel("step")
     left.set_ylabel("training loss, log scale")

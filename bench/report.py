@@ -35,7 +35,7 @@ def write(results: Results, folder: Path) -> Path:
     environment.filters |= {"ms": milliseconds, "size": size_text, "times": times}
     page = environment.get_template("index.html.j2").render(
         results=results,
-        pictures={name: Markup(text) for name, text in drawn.items()},  # noqa: S704 (our own pictures)
+        pictures={name: Markup(text) for name, text in drawn.items()},
         machine=describe(results.machine, results.threads, results.software, results.source),
         answer=Answer.of(results),
         matrix=Matrix.of(results),
@@ -108,7 +108,9 @@ class Answer:
         curves = {t.pool: t for t in results.of(Training, stage="accuracy", network="lenet")}
         share = None
         for row in results.of(Training, stage="epoch", backend=best):
-            share = sum(t.seconds for t in row.layers if t.layer.startswith("pool")) / sum(t.seconds for t in row.layers)
+            share = sum(t.seconds for t in row.layers if t.layer.startswith("pool")) / sum(
+                t.seconds for t in row.layers
+            )
 
         def mean(slower: str, faster: str | None) -> float | None:
             values = ratios(results, slower, faster) if faster else []
@@ -219,7 +221,9 @@ def readme_answer(results: Results) -> str:
     answer = Answer.of(results)
     needed = (answer.best_over_baseline, answer.best_over_pure, answer.pure_over_baseline, answer.accuracy_max)
     if answer.best is None or answer.accuracy_avg is None or answer.share is None or None in needed:
-        raise ValueError("the results lack the numbers of the answer: run python -m bench report --preset standard first")
+        raise ValueError(
+            "the results lack the numbers of the answer: run python -m bench report --preset standard first"
+        )
     return (
         f"Remember which cell won, in one byte, and never build a mask. In NumPy alone, `strided_slices` does a training step "
         f"{times(answer.pure_over_baseline or 0)} as fast as `block_reduce` with a mask; `{answer.best}` does it "

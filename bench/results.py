@@ -29,6 +29,7 @@ NORMAL_IQR = 1.349
 
 Kind = Literal["backend", "peer"]
 Stage = Literal["workloads", "sizes"]
+BandwidthKind = Literal["read", "write", "copy"]
 
 
 class ResultsError(ValueError):
@@ -173,8 +174,33 @@ class Training:
     row: Literal["training"] = "training"
 
 
-Row = Timing | LeftOut | Verdict | TieExample | Training
-AnyRow = TypeVar("AnyRow", Timing, LeftOut, Verdict, TieExample, Training)
+@dataclass(frozen=True)
+class Bandwidth:
+    """What this machine's memory can do with arrays of one size.
+
+    Parameters
+    ----------
+    kind, nbytes
+        What was done, to how many bytes; a copy reads half of them and writes the other half.
+    threads
+        On how many at once.
+    gb_per_s
+        Of the fastest way to do it.
+    way
+        Which that was.
+    """
+
+    stage: Literal["roofline"]
+    kind: BandwidthKind
+    nbytes: int
+    threads: int
+    gb_per_s: float
+    way: str
+    row: Literal["bandwidth"] = "bandwidth"
+
+
+Row = Timing | LeftOut | Verdict | TieExample | Training | Bandwidth
+AnyRow = TypeVar("AnyRow", Timing, LeftOut, Verdict, TieExample, Training, Bandwidth)
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,16 @@ from pathlib import Path
 from time import perf_counter
 
 import bench.mnist.data as mnist
+import pooling
 from bench.contenders import Contender, backends
 from bench.environment import machine, source, versions
-from bench.gradients import tie_examples, verdicts
+from bench.exhibits import EXHIBITS
+from bench.gradients import CASES, tie_examples, verdicts
 from bench.measure import Patience, measure
 from bench.mnist.networks import PoolKind
 from bench.mnist.train import History, Settings, race, train
 from bench.results import LayerTime, Results, ResultsError, Row, Stage, Training, load, save
-from bench.workloads import Preset, Workload, ladder, of_preset
+from bench.workloads import DIRECTIONS, Direction, Preset, Workload, ladder, of_preset
 
 Progress = Callable[[float], None]
 
@@ -50,13 +52,14 @@ class Effort:
 
 
 EFFORTS: dict[Preset, Effort] = {
-    "quick": Effort(Patience(0.8, 0.2, (3, 15)), Patience(0.4, 0.1, (3, 9)), 3, 1280, ("lenet",), 1, 6400),
+    "quick": Effort(Patience(0.8, 0.2, (3, 15)), Patience(0.4, 0.2, (3, 9)), 3, 1280, ("lenet",), 3, 3200),
     "standard": Effort(Patience(5.0, 1.0), Patience(2.0, 0.5), None, 6400, ("lenet", "question"), 3, None),
     "full": Effort(Patience(20.0, 5.0), Patience(8.0, 2.0), None, 12_800, ("lenet", "question"), 10, None),
 }
 
 SIZED = ("block_reduce", "argmax_switches", "strided_reshape", "strided_slices", "numba_loops", "simd")
-"""Backends whose time is shown against the size of the arrays."""
+SIZED_DIRECTIONS: tuple[Direction, ...] = ("forward_train", "backward")
+"""Backends whose time is shown against the size of the arrays, and in which directions."""
 
 
 @dataclass(frozen=True)
@@ -201,17 +204,26 @@ def tasks_of(preset: Preset, threads: int, contenders: tuple[Contender, ...], da
 
 def gradient_rows(cases: int | None, progress: Progress) -> list[Row]:
     rows: list[Row] = [*tie_examples()]
-    for i, row in enumerate(found := list(verdicts(cases))):
+    expected = sum(len(b.ties) + ("avg" in b.ops) for b in pooling.REGISTRY.values()) * len(CASES[:cases]) + len(
+        EXHIBITS
+    )
+    for i, row in enumerate(verdicts(cases), start=1):
         rows.append(row)
-        progress(i / len(found))
+        progress(i / expected)
     return rows
 
 
 def timing_task(
     stage: Stage, workload: Workload, contenders: tuple[Contender, ...], patience: Patience, threads: int
 ) -> Task:
+    directions = DIRECTIONS if stage == "workloads" else SIZED_DIRECTIONS
+
     def work(progress: Progress) -> list[Row]:
-        return list(measure(workload, contenders, patience, threads=threads, stage=stage, progress=progress))
+        return [
+            *measure(
+                workload, contenders, patience, threads=threads, stage=stage, directions=directions, progress=progress
+            )
+        ]
 
     return Task(f"{stage} {workload.id}", patience.budget_s * 1.6 + 1, work, workload)
 

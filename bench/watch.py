@@ -80,9 +80,10 @@ def in_short(rows: list[Row]) -> str:
         best = min(trainings, key=lambda row: sum(row.seconds))
         ends = f", accuracy {best.accuracy[-1]:.2%}" if best.accuracy else f", with {best.backend}"
         return f"{sum(best.seconds):.1f} s for {len(best.seconds)} × {best.images} images{ends}"
-    steps = sorted((row for row in timings if row.direction == "step"), key=lambda row: row.median_s)
-    if steps:
-        times = f"{steps[0].contender} {steps[0].median_s * 1e3:.3g} ms"
-        return f"{times}, {steps[-1].contender} {steps[-1].median_s * 1e3:.3g} ms" if len(steps) > 1 else times
+    if timings:
+        last = timings[-1].direction  # a training step where that was timed
+        found = sorted((row.median_s, row.contender) for row in timings if row.direction == last)
+        extremes = [found[0], found[-1]] if len(found) > 1 else found
+        return ", ".join(f"{name} {median_s * 1e3:.3g} ms" for median_s, name in extremes)
     reasons = [row.reason for row in rows if isinstance(row, LeftOut)]
     return f"nobody was timed: {reasons[0]}" if reasons else "done"

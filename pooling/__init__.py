@@ -16,8 +16,9 @@ that uses them.
 from pooling.backend import Backend, Problem
 from pooling.backends import REGISTRY, backend, backends
 from pooling.errors import DTypeError, GradientError, PoolingError, UnknownBackendError, UnsupportedError
+from pooling.functional import avg_pool, max_pool
 from pooling.gradcheck import gradcheck
-from pooling.operators import AvgPool, MaxPool, Saved, avg_pool, max_pool
+from pooling.operators import AvgPool, MaxPool, Saved
 from pooling.threads import get_num_threads, set_num_threads
 from pooling.tune import pick
 from pooling.window import Window

@@ -27,7 +27,7 @@ from pooling.errors import GradientError, PoolingError
 Array = NDArray[np.float64]
 
 FINEST = 2.0**-30
-"""Least step relative to the largest value: below it, differences drown in rounding. Values closer than 4 steps are made equal."""
+"""Least step relative to the largest value: below it, differences drown in rounding. Closer values are made equal."""
 
 
 class Differentiable(Protocol):

@@ -117,7 +117,7 @@ def _cache_in(folder: Path, function: Callable[..., Any], function_cache: Any) -
             self._locator = Locator()
             self._filename_base = f"{py_func.__module__}.{py_func.__qualname__}-{self._lineno}"
 
-    class Cache(function_cache):  # type: ignore[misc]
+    class Cache(function_cache):
         _impl_class = Implementation
 
         def load_overload(self, *args: Any) -> Any:

@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from pooling.arrays import as_array, as_plain, check_out
 from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties
 from pooling.backends import backend
 from pooling.errors import DTypeError, PoolingError, UnsupportedError
@@ -83,10 +83,10 @@ class _Operator:
             raise PoolingError(f"ceil_mode={ceil_mode!r}: it must be True or False")
         if backend_name != "auto":
             backend(backend_name)  # raises for an unknown name
-        self.kernel_size = _plain(kernel_size)
-        self.stride = _plain(stride)
-        self.padding = _plain(padding)
-        self.dilation = _plain(dilation)
+        self.kernel_size = as_plain(kernel_size)
+        self.stride = as_plain(stride)
+        self.padding = as_plain(padding)
+        self.dilation = as_plain(dilation)
         self.ceil_mode = bool(ceil_mode)
         self.data_format = data_format
         self.backend = backend_name
@@ -374,112 +374,3 @@ class AvgPool(_Operator):
             count_include_pad=bool(count_include_pad),
             divisor_override=divisor_override,
         )
-
-
-def max_pool(
-    x: Any,
-    kernel_size: IntOrSeq,
-    stride: IntOrSeq | None = None,
-    padding: Padding = 0,
-    dilation: IntOrSeq = 1,
-    ceil_mode: bool = False,
-    *,
-    data_format: DataFormat = "channels_first",
-    return_indices: bool = False,
-    backend: str = "auto",
-    out: Array | None = None,
-) -> Any:
-    """Max pooling of `x` in one line; arguments as for :class:`MaxPool`.
-
-    Returns
-    -------
-    y
-        The pooled array, of x's dtype; or ``(y, indices)`` with `return_indices`: int64, flat within one spatial plane
-        of the unpadded input, the first of tied cells.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> max_pool(np.array([[1, 5, 2, 0], [3, 4, 8, 6]]), (2, 2), return_indices=True)
-    (array([[5, 8]]), array([[1, 6]]))
-    """
-    window = (kernel_size, stride, padding, dilation, ceil_mode)
-    pool: MaxPool = _operator(MaxPool, *window, ("data_format", data_format), ("backend", backend))
-    return pool.forward_with_indices(x, out=out) if return_indices else pool(x, out=out)
-
-
-def avg_pool(
-    x: Any,
-    kernel_size: IntOrSeq,
-    stride: IntOrSeq | None = None,
-    padding: Padding = 0,
-    dilation: IntOrSeq = 1,
-    ceil_mode: bool = False,
-    *,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-    data_format: DataFormat = "channels_first",
-    backend: str = "auto",
-    out: Array | None = None,
-) -> Array:
-    """Average pooling of `x` in one line; arguments as for :class:`AvgPool`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> avg_pool(np.array([[1, 5, 2, 0], [3, 3, 8, 6]], np.float32), (2, 2))
-    array([[3., 4.]], dtype=float32)
-    """
-    window = (kernel_size, stride, padding, dilation, ceil_mode)
-    divide = (("count_include_pad", count_include_pad), ("divisor_override", divisor_override))
-    pool: AvgPool = _operator(AvgPool, *window, ("data_format", data_format), ("backend", backend), *divide)
-    return pool(x, out=out)
-
-
-def _operator(cls: Any, *arguments: Any) -> Any:
-    """The operator of these arguments, the same one for equal arguments, so that the functions share its plans."""
-    arguments = tuple(map(_plain, arguments))
-    try:
-        hash(arguments)
-    except TypeError:  # a wrong argument: the operator names it
-        return cls(*arguments[:5], **dict(arguments[5:]))
-    return _remembered(cls, *arguments)
-
-
-@lru_cache(maxsize=256, typed=True)
-def _remembered(cls: Any, *arguments: Any) -> Any:
-    return cls(*arguments[:5], **dict(arguments[5:]))
-
-
-def as_array(name: str, value: Any) -> Array:
-    """`value` as a C-contiguous array of a dtype that pooling knows."""
-    array = np.asarray(value)
-    if array.dtype.char not in "?bBhHiIlLqQefd":
-        raise DTypeError(
-            f"{name} has dtype {array.dtype}: pooling takes bool, integers, float16, float32 and float64; "
-            f"pass {name}.astype(np.float32)"
-        )
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    # Not np.ascontiguousarray, which makes a 0-d array 1-d.
-    return array if array.flags.c_contiguous else np.array(array, order="C", copy=True)
-
-
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: Array) -> Array:
-    """`out`, if a result of this shape and dtype, computed from `sources`, may be written to it."""
-    if not isinstance(out, np.ndarray):
-        raise PoolingError(f"out is {type(out).__name__}: it must be a NumPy array of shape {shape} and dtype {dtype}")
-    if out.shape != shape or out.dtype != dtype:
-        raise PoolingError(f"out has shape {out.shape} and dtype {out.dtype}: the result has {shape} and {dtype}")
-    if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
-        raise PoolingError("out must be C-contiguous, aligned and writeable: pass np.empty(shape, dtype), or no out")
-    if any(np.may_share_memory(out, source) for source in sources):
-        raise PoolingError("out overlaps an array that the result is computed from: pass another one")
-    return out
-
-
-def _plain(value: Any) -> Any:
-    """Lists and arrays as tuples, so that arguments can be compared and hashed."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    return tuple(_plain(v) for v in value) if isinstance(value, list | tuple) else value

@@ -76,7 +76,9 @@ def from_folder(folder: Path) -> Dataset:
     images, labels, test_images, test_labels = arrays
     for part, x, t in (("train", images, labels), ("t10k", test_images, test_labels)):
         if len(x) != len(t):
-            raise DataError(f"{folder}: {part} has {len(x)} images and {len(t)} labels: the files do not belong together")
+            raise DataError(
+                f"{folder}: {part} has {len(x)} images and {len(t)} labels: the files do not belong together"
+            )
     if images.shape[1:] != test_images.shape[1:]:
         raise DataError(f"{folder}: train images are {images.shape[1:]} pixels, test images {test_images.shape[1:]}")
     genuine = all(hashlib.sha256(data).hexdigest() == FILES[name] for name, data in raw.items())
@@ -146,5 +148,7 @@ def digits() -> Dataset:
     order = np.random.default_rng(0).permutation(len(images))
     images, labels = images[order], bunch.target[order]
     n = 1500
-    note = f"not MNIST, which could not be had: scikit-learn's {len(images)} digits of 8 × 8 pixels, upscaled to 28 × 28"
+    note = (
+        f"not MNIST, which could not be had: scikit-learn's {len(images)} digits of 8 × 8 pixels, upscaled to 28 × 28"
+    )
     return Dataset("digits", note, *prepared(images[:n], labels[:n]), *prepared(images[n:], labels[n:]))

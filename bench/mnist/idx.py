@@ -48,5 +48,7 @@ def parse(raw: bytes, magic: int, name: str) -> NDArray[np.uint8]:
     data = np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim)
     if data.size != int(np.prod(sizes)):
         kind = "truncated" if data.size < int(np.prod(sizes)) else "too long"
-        raise DataError(f"{name} holds {data.size} bytes of data, its header says {'×'.join(map(str, sizes))}: it is {kind}")
+        raise DataError(
+            f"{name} holds {data.size} bytes of data, its header says {'×'.join(map(str, sizes))}: it is {kind}"
+        )
     return data.reshape(sizes)

@@ -10,6 +10,7 @@ each step costs as much as the work in it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,11 +27,11 @@ class Layer(Protocol):
     name: str
 
     @property
-    def weights(self) -> list[Array]:
+    def weights(self) -> Sequence[Array]:
         """Arrays to learn, changed in place."""
 
     @property
-    def gradients(self) -> list[Array]:
+    def gradients(self) -> Sequence[Array]:
         """Gradient of each of the weights, from the last backward pass."""
 
     def forward(self, x: Array, training: bool) -> Array: ...
@@ -75,7 +76,7 @@ class Convolution:
         k = self.size
         rows, columns = height - k + 1, width - k + 1
         patches = self._buffers.get(f"patches {training}", (n, rows, columns, k, k, channels), x.dtype)
-        views = np.lib.stride_tricks.sliding_window_view(x, (k, k), axis=(1, 2))  # type: ignore[call-overload]
+        views = np.lib.stride_tricks.sliding_window_view(x, (k, k), axis=(1, 2))
         np.copyto(patches, views.transpose(0, 1, 2, 4, 5, 3))
         self._patches, self._shape = patches.reshape(n * rows * columns, -1), x.shape
         y = self._buffers.get(f"y {training}", (n, rows, columns, len(self.b)), x.dtype)
@@ -122,7 +123,7 @@ class Pool:
 
     def backward(self, dy: Array) -> Array:
         dx = self._buffers.get("dx", self._x_shape, dy.dtype)
-        return self.operator.backward(dy, self._saved, out=dx)
+        return np.asarray(self.operator.backward(dy, self._saved, out=dx))
 
 
 class ReLU:
@@ -165,7 +166,8 @@ class FullyConnected:
         np.matmul(self._x.T, dy, out=self.dw)
         np.sum(dy, axis=0, out=self.db)
         dx = self._buffers.get("dx", self._x.shape, dy.dtype)
-        return np.matmul(dy, self.w.T, out=dx).reshape(self._shape)
+        np.matmul(dy, self.w.T, out=dx)
+        return dx.reshape(self._shape)
 
 
 class Softmax:

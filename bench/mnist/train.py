@@ -64,10 +64,10 @@ class SGD:
 
     def step(self) -> None:
         for w, v, g in zip(self.network.weights, self.velocities, self.network.gradients, strict=True):
-            v *= self.momentum
-            g *= self.rate
-            v -= g
-            w += v
+            np.multiply(v, self.momentum, out=v)
+            np.multiply(g, self.rate, out=g)
+            np.subtract(v, g, out=v)
+            np.add(w, v, out=w)
 
 
 OnStep = Callable[[int, float], None]

@@ -21,7 +21,9 @@ _threads_of_client = 0
 
 def why_not(workload: Workload) -> str | None:
     if workload.dtype not in ("float32", "float64"):
-        return f"not tried on {workload.dtype}"
+        return f"it competes in float32 and float64, not {workload.dtype}"
+    if workload.op == "max" and any(dilation > 1 for dilation in workload.window.dilation):
+        return "its gradient of max pooling has no dilation"
     return None
 
 

@@ -23,7 +23,6 @@ from bench.contenders import Array, Arrays, Calls, Contender
 from bench.workloads import Workload
 
 PACKAGE = "onednn-cpu-gomp"
-SETTLE_S = 1e-3
 
 # Values of the C API's enumerations.
 CPU, IN_ORDER, F32 = 1, 1, 3
@@ -213,7 +212,7 @@ def bind(workload: Workload, arrays: Arrays) -> Calls:
 
 
 def contenders() -> tuple[Contender, ...]:
-    return (Contender("onednn", "peer", note(), "first", why_not, bind, exact=False, settle_s=SETTLE_S),)
+    return (Contender("onednn", "peer", note(), "first", why_not, bind, exact=False),)
 
 
 def note() -> str:

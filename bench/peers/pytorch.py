@@ -18,7 +18,6 @@ from bench.contenders import Array, Arrays, Calls, Contender
 from bench.workloads import Workload
 from pooling.operators import DataFormat
 
-SETTLE_S = 1e-3
 COMPILERS = ("g++", "clang++", "c++")
 
 
@@ -170,14 +169,14 @@ def contenders() -> tuple[Contender, ...]:
     return (
         Contender(
             "pytorch", "peer", "PyTorch, NCHW: its operators with out=, int64 indices", "first",
-            only("channels_first"), bind, settle_s=SETTLE_S,
+            only("channels_first"), bind,
         ),
         Contender(
             "pytorch_channels_last", "peer", "PyTorch in its channels_last memory format, with out=, int64 indices", "first",
-            only("channels_last"), bind, settle_s=SETTLE_S,
+            only("channels_last"), bind,
         ),
         Contender(
             "pytorch_compiled", "peer", "PyTorch compiled by inductor, in the arrays' layout", "first",
-            why_not_compiled, bind_compiled, reuses_outputs=False, settle_s=SETTLE_S,
+            why_not_compiled, bind_compiled, reuses_outputs=False,
         ),
     )

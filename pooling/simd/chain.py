@@ -20,7 +20,7 @@ pass_3: Any = read_axis
 
 @kernel
 def shape_at(box: Any, axis: int, inner: int) -> Any:
-    """(outer, n, run) of the elements that the pass along `axis` reads: axes before it are not yet reduced, those after it are."""
+    """(outer, n, run) of what the pass along `axis` reads: axes before it are not yet reduced, those after it are."""
     d_n, h_n, w_n = box[9], box[10], box[11]
     if axis == 2:
         return d_n * h_n, w_n, inner

@@ -1,0 +1,47 @@
+"""Arrays at the door: what users pass in is checked and brought into the form that backends see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pooling.backend import Array
+from pooling.errors import DTypeError, PoolingError
+
+
+def as_array(name: str, value: Any) -> Array:
+    """`value` as a C-contiguous and aligned array of a dtype that pooling knows; a copy only if it is not one already."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"{name} is a masked array, whose mask pooling would ignore: pass {name}.filled(value)")
+    array = np.asarray(value)
+    if array.dtype.char not in "?bBhHiIlLqQefd":
+        raise DTypeError(
+            f"{name} has dtype {array.dtype}: pooling takes bool, integers, float16, float32 and float64; "
+            f"pass {name}.astype(np.float32)"
+        )
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    # Not np.ascontiguousarray, which makes a 0-d array 1-d.
+    fit = array.flags.c_contiguous and array.flags.aligned
+    return array if fit else np.array(array, order="C", copy=True)
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: Array) -> Array:
+    """`out`, if a result of this shape and dtype, computed from `sources`, may be written to it."""
+    if not isinstance(out, np.ndarray):
+        raise PoolingError(f"out is {type(out).__name__}: it must be a NumPy array of shape {shape} and dtype {dtype}")
+    if out.shape != shape or out.dtype != dtype:
+        raise PoolingError(f"out has shape {out.shape} and dtype {out.dtype}: the result has {shape} and {dtype}")
+    if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
+        raise PoolingError("out must be C-contiguous, aligned and writeable: pass np.empty(shape, dtype), or no out")
+    if any(np.may_share_memory(out, source) for source in sources):
+        raise PoolingError("out overlaps an array that the result is computed from: pass another one")
+    return out
+
+
+def as_plain(value: Any) -> Any:
+    """Lists and arrays as tuples, so that arguments can be compared and hashed."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    return tuple(as_plain(v) for v in value) if isinstance(value, list | tuple) else value
