@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -105,7 +107,7 @@ def report(
         for line in filter(None, (*(str(warning.message) for warning in warned), suite.note, data)):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         try:
-            with ProgressWatch(console, suite.left) as watch:
+            with ProgressWatch(console, suite.left) as watch, interruptible():
                 suite.run(watch)
         except KeyboardInterrupt:
             kept = len(suite.tasks) - len(suite.left)
@@ -181,21 +183,22 @@ def train(
         from bench.mnist import data
         from bench.mnist.command import run
 
+        options = {
+            "network": network,
+            "pool": pool,
+            "backend": backend,
+            "ties": ties,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "momentum": momentum,
+            "seed": seed,
+            "images": images,
+            "threads": threads or pooling.get_num_threads(),
+        }
         try:
-            run(
-                data.load(data_dir),
-                network=network,
-                pool=pool,
-                backend=backend,
-                ties=ties,
-                epochs=epochs,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                momentum=momentum,
-                seed=seed,
-                images=images,
-                threads=threads or pooling.get_num_threads(),
-            )
+            with interruptible():
+                run(data.load(data_dir), **options)
         except KeyboardInterrupt:
             console.print("Interrupted; the epochs above are what there is.")
             raise typer.Exit(INTERRUPTED) from None
@@ -220,6 +223,30 @@ def results_in(folder: Path, preset: str | None) -> Results:
     if not found:
         raise ResultsError(f"{folder} has no results; measure first: python -m bench report --out {folder}")
     return max(found, key=lambda results: results.updated)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Make Ctrl-C a KeyboardInterrupt wherever it hits: within a callback from LLVM it gets lost, and another error follows."""
+    asked = False
+
+    def remember(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # otherwise it is ignored, or somebody else's
+    try:
+        if usual:
+            signal.signal(signal.SIGINT, remember)
+        yield
+    except Exception as error:
+        if asked:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if usual:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
+from typing import Literal
 
 import bench.mnist.data as mnist
 import pooling
@@ -21,6 +22,9 @@ from bench.results import LayerTime, Results, ResultsError, Row, Stage, Training
 from bench.workloads import DIRECTIONS, Direction, Preset, Workload, ladder, of_preset
 
 Progress = Callable[[float], None]
+
+STEP_S = 0.02
+"""About how long a training step takes: for the time left alone."""
 
 KEPT_LOSSES = 200
 """Losses that an accuracy run keeps: means over as many steps as make about this number."""
@@ -38,7 +42,7 @@ class Effort:
         Columns of the gradient-check matrix.
     epoch_images
         Images on which each backend's epoch is timed.
-    networks, epochs, images
+    networks, epochs, images, test_images
         Of the accuracy runs; None is all images.
     """
 
@@ -48,13 +52,14 @@ class Effort:
     epoch_images: int
     networks: tuple[str, ...]
     epochs: int
-    images: int | None
+    images: int | None = None
+    test_images: int | None = None
 
 
 EFFORTS: dict[Preset, Effort] = {
-    "quick": Effort(Patience(0.8, 0.2, (3, 15)), Patience(0.4, 0.2, (3, 9)), 3, 1280, ("lenet",), 3, 3200),
-    "standard": Effort(Patience(5.0, 1.0), Patience(2.0, 0.5), None, 6400, ("lenet", "question"), 3, None),
-    "full": Effort(Patience(20.0, 5.0), Patience(8.0, 2.0), None, 12_800, ("lenet", "question"), 10, None),
+    "quick": Effort(Patience(0.8, 0.2, (3, 15)), Patience(0.4, 0.2, (3, 9)), 3, 1280, ("lenet",), 3, 3200, 2000),
+    "standard": Effort(Patience(5.0, 1.0), Patience(2.0, 0.5), None, 6400, ("lenet", "question"), 3),
+    "full": Effort(Patience(20.0, 5.0), Patience(8.0, 2.0), None, 12_800, ("lenet", "question"), 10),
 }
 
 SIZED = ("block_reduce", "argmax_switches", "strided_reshape", "strided_slices", "numba_loops", "simd")
@@ -184,19 +189,20 @@ def tasks_of(preset: Preset, threads: int, contenders: tuple[Contender, ...], da
     yield Task("gradients", 20, lambda progress: gradient_rows(effort.cases, progress))
     for workload in of_preset(preset):
         yield timing_task("workloads", workload, contenders, effort.patience, threads)
+    limit = effort.test_images
+    tested = replace(dataset, test_images=dataset.test_images[:limit], test_labels=dataset.test_labels[:limit])
     kinds: tuple[PoolKind, ...] = ("max", "avg")
-    for pool in kinds:
-        for network in effort.networks:
+    for network in effort.networks:
+        for pool in kinds:
             settings = Settings(network, pool, epochs=effort.epochs, images=effort.images, threads=threads)
-            yield training_task("accuracy", settings, dataset)
-    yield epoch_task(
-        [
-            Settings(backend=c.name, ties=c.ties, epochs=1, images=effort.epoch_images, threads=threads)
-            for c in contenders
-            if c.kind == "backend" and not c.reference_only
-        ],
-        dataset,
-    )
+            yield accuracy_task(settings, tested)
+    racing = [
+        Settings(backend=c.name, ties=c.ties, epochs=1, images=effort.epoch_images, threads=threads)
+        for c in contenders
+        if c.kind == "backend" and not c.reference_only
+    ]
+    if racing:
+        yield epoch_task(racing, dataset)
     sized = tuple(c for c in contenders if c.name in SIZED)
     for workload in ladder(preset):
         yield timing_task("sizes", workload, sized, effort.size_patience, threads)
@@ -228,36 +234,40 @@ def timing_task(
     return Task(f"{stage} {workload.id}", patience.budget_s * 1.6 + 1, work, workload)
 
 
-def training_task(stage: str, settings: Settings, dataset: mnist.Dataset) -> Task:
+def accuracy_task(settings: Settings, dataset: mnist.Dataset) -> Task:
+    """One network, trained and tested."""
     images = min(settings.images or len(dataset.images), len(dataset.images))
     steps = settings.epochs * -(-images // settings.batch_size)
+    seconds = STEP_S * (steps + settings.epochs * len(dataset.test_images) / settings.batch_size / 2)
 
     def work(progress: Progress) -> list[Row]:
         history = train(settings, dataset, on_step=lambda step, loss: progress((step + 1) / steps))
-        return [training_row(stage, settings, dataset, images, history)]
+        return [training_row("accuracy", settings, dataset, images, history)]
 
-    return Task(f"{stage} {settings.network} {settings.pool}", steps * 0.02 + 1, work)
+    return Task(f"accuracy {settings.network} {settings.pool}", seconds, work)
 
 
-def epoch_task(settings: list[Settings], dataset: mnist.Dataset) -> Task:
-    """All backends side by side."""
+def epoch_task(settings: Sequence[Settings], dataset: mnist.Dataset) -> Task:
+    """All backends side by side in the same network."""
     images = min(settings[0].images or len(dataset.images), len(dataset.images))
-    steps = len(settings) * -(-images // settings[0].batch_size)
+    steps = -(-images // settings[0].batch_size)
 
     def work(progress: Progress) -> list[Row]:
-        histories = race(settings, dataset, on_step=lambda step, loss: progress((step + 1) / steps))
+        histories = race(settings, dataset, on_step=lambda step, loss: progress((step + 1) / steps / len(settings)))
         pairs = zip(settings, histories, strict=True)
         return [training_row("epoch", one, dataset, images, history) for one, history in pairs]
 
-    return Task("epoch of every backend", steps * 0.03 + 1, work)
+    return Task("epoch of every backend", 1.5 * STEP_S * steps * len(settings) + 1, work)
 
 
-def training_row(stage: str, settings: Settings, dataset: mnist.Dataset, images: int, history: History) -> Training:
+def training_row(
+    stage: Literal["epoch", "accuracy"], settings: Settings, dataset: mnist.Dataset, images: int, history: History
+) -> Training:
     """A run as a row: every loss of a short run, means of those of a long one."""
     every = max(1, len(history.losses) // KEPT_LOSSES) if stage == "accuracy" else 1
     losses = [history.losses[i : i + every] for i in range(0, len(history.losses), every)]
     return Training(
-        stage="accuracy" if stage == "accuracy" else "epoch",
+        stage=stage,
         network=settings.network,
         pool=settings.pool,
         backend=settings.backend,

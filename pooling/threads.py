@@ -1,18 +1,21 @@
 """The one place that splits work over threads.
 
-Work is a function of a range, ``work(start, stop)``, that releases the GIL (a NumPy loop, a ``nogil`` kernel) and writes
-only what belongs to its range. The threads are Python's own: Numba's parallel layers abort the process when two
-threads enter them at once, and do not survive a fork; a plain executor, made anew in a forked child, has neither
-problem, and what it runs can be cached on disk.
+Work is a function of a range, ``work(start, stop)``, that releases the GIL (a NumPy loop, a ``nogil`` kernel) and writes only
+what belongs to its range. The ranges lie in a row, and the caller and its helpers each take the next one: who comes late,
+because waking a thread takes 20 to 50 us, or because the machine is busy, takes fewer. The caller waits only for helpers
+that have begun, so that a call never takes much longer than it would have alone.
+
+The threads are Python's own: Numba's parallel layers abort the process when two threads enter them at once, and do not
+survive a fork; threads made anew in a forked child have neither problem, and what they run can be cached on disk.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Lock, local
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from threading import Lock, Thread, local
 from typing import Any
 
 import numpy as np
@@ -21,14 +24,79 @@ from numpy.typing import DTypeLike, NDArray
 from pooling.errors import PoolingError
 
 Array = NDArray[Any]
+Work = Callable[[int, int], None]
 
 SMALL = 1 << 18
-"""Bytes moved up to which work stays on the caller's thread: handing over costs 20 to 45 us, the time to move 250 KB."""
+"""Bytes moved up to which work stays on the caller's thread, because it would be done before a helper is awake."""
+
+RANGE = 1 << 17
+"""Bytes that a range should move at least: handing one out costs a few microseconds."""
+
+RANGES = 4
+"""Ranges for each thread at most. With 1, a helper that was late made everybody wait: 1.6 times as long at 800 KB."""
 
 _lock = Lock()
-_executor: ThreadPoolExecutor | None = None
+_crew: _Crew | None = None
 _threads: int | None = None
 _worker = local()
+
+
+class _Job:
+    """Work for several threads, and who is at it."""
+
+    __slots__ = ("active", "closed", "error", "idle", "lock", "ranges", "work")
+
+    def __init__(self, work: Work, ranges: Iterator[tuple[int, int]]) -> None:
+        self.work, self.ranges = work, ranges
+        self.lock, self.idle = Lock(), Lock()
+        self.active, self.closed = 0, False
+        self.error: BaseException | None = None
+        self.idle.acquire()
+
+    def help(self) -> None:
+        """Take ranges until there are none, unless the job is closed already."""
+        with self.lock:
+            if self.closed:
+                return
+            self.active += 1
+        try:
+            for start, stop in self.ranges:
+                self.work(start, stop)
+        except BaseException as error:
+            self.error = error
+        finally:
+            with self.lock:
+                self.active -= 1
+                if self.closed and not self.active:
+                    self.idle.release()
+
+    def close(self) -> None:
+        """Let nobody begin any more, and wait for those who have."""
+        with self.lock:
+            self.closed = True
+            waiting = self.active > 0
+        if waiting:
+            self.idle.acquire()
+
+
+class _Crew:
+    """Helpers that wait for jobs."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        for _ in range(n):
+            Thread(target=self._serve, name="pooling", daemon=True).start()
+
+    def _serve(self) -> None:
+        _worker.busy = True
+        while (job := self.jobs.get()) is not None:
+            job.help()
+            del job  # or the arrays of the last call would live until the next
+
+    def dismiss(self) -> None:
+        for _ in range(self.n):
+            self.jobs.put(None)
 
 
 def get_num_threads() -> int:
@@ -47,15 +115,17 @@ def get_num_threads() -> int:
 
 def set_num_threads(n: int | None) -> None:
     """Let every later call use `n` threads; None goes back to POOLING_NUM_THREADS or the CPUs of this process."""
-    global _threads, _executor
+    global _threads, _crew
     if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
         raise PoolingError(f"n={n!r}: the number of threads must be a positive int, or None for the default")
     with _lock:
         _threads = n
-        _executor = None  # its threads end when the calls that still use it return
+        if _crew is not None:
+            _crew.dismiss()  # once they have done what is waiting
+            _crew = None
 
 
-def split(work: Callable[[int, int], None], n: int, nbytes: int) -> None:
+def split(work: Work, n: int, nbytes: int) -> None:
     """Call ``work`` over ranges that together make ``range(n)``, on several threads when it pays.
 
     Parameters
@@ -65,20 +135,26 @@ def split(work: Callable[[int, int], None], n: int, nbytes: int) -> None:
     n
         How much there is.
     nbytes
-        Bytes that all of it moves: below :data:`SMALL` it stays on this thread.
+        Bytes that all of it moves: up to :data:`SMALL` it stays on this thread.
     """
-    parts = min(n, get_num_threads()) if nbytes > SMALL else 1
-    # A worker that splits again would wait for threads that wait for it.
-    if parts <= 1 or getattr(_worker, "busy", False):
+    threads = min(n, get_num_threads()) if nbytes > SMALL else 1
+    # A helper that splits again would wait for threads that wait for it.
+    if threads <= 1 or getattr(_worker, "busy", False):
         work(0, n)
         return
-    bounds = [n * i // parts for i in range(parts + 1)]
-    futures = [_get_executor().submit(_run, work, a, b) for a, b in itertools.pairwise(bounds[1:])]
+    parts = min(n, max(threads, min(threads * RANGES, nbytes // RANGE)))
+    ranges = itertools.pairwise([n * i // parts for i in range(parts + 1)])
+    job = _Job(work, iter(list(ranges)))  # a list's iterator hands out each range once, whoever asks
+    crew = _get_crew(threads - 1)
+    for _ in range(threads - 1):
+        crew.jobs.put(job)
     try:
-        work(bounds[0], bounds[1])
+        for start, stop in job.ranges:
+            work(start, stop)
     finally:
-        for future in futures:  # the arrays must not be handed back while a thread still writes to them
-            future.result()
+        job.close()  # the arrays must not be handed back while a thread still writes to them
+    if job.error is not None:
+        raise job.error
 
 
 def scratch(n: int, dtype: DTypeLike, slot: int) -> Array:
@@ -97,26 +173,24 @@ def scratch(n: int, dtype: DTypeLike, slot: int) -> Array:
     return buffer[:nbytes].view(dtype)
 
 
-def _run(work: Callable[[int, int], None], start: int, stop: int) -> None:
-    _worker.busy = True
-    work(start, stop)
-
-
-def _get_executor() -> ThreadPoolExecutor:
-    global _executor
-    executor = _executor
-    if executor is None:
+def _get_crew(n: int) -> _Crew:
+    """At least `n` helpers."""
+    global _crew
+    crew = _crew
+    if crew is None or crew.n < n:
         with _lock:
-            executor = _executor
-            if executor is None:
-                executor = _executor = ThreadPoolExecutor(max(get_num_threads() - 1, 1), "pooling")
-    return executor
+            crew = _crew
+            if crew is None or crew.n < n:
+                if crew is not None:
+                    crew.dismiss()
+                crew = _crew = _Crew(max(n, get_num_threads() - 1))
+    return crew
 
 
 def _forget_after_fork() -> None:
     """A forked child has none of its parent's threads, and perhaps a lock that one of them held."""
-    global _executor, _lock
-    _executor, _lock = None, Lock()
+    global _crew, _lock
+    _crew, _lock = None, Lock()
     _worker.busy = False
 
 

@@ -113,7 +113,13 @@ def function(workload: Workload) -> Any:
 def contenders() -> tuple[Contender, ...]:
     return (
         Contender(
-            "jax", "peer", "JAX: reduce_window and its vjp, jit by XLA for the CPU", "first", why_not, bind,
-            exact=False, reuses_outputs=False,
+            "jax",
+            "peer",
+            "JAX: reduce_window and its vjp, jit by XLA for the CPU",
+            "first",
+            why_not,
+            bind,
+            exact=False,
+            reuses_outputs=False,
         ),
     )

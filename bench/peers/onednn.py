@@ -120,7 +120,7 @@ class Descriptors:
         # It checks the output's size by its own formula: pad as far as a last window of ceil_mode reaches.
         after = (max(a.after, (a.out - 1) * a.stride + a.span - a.before - a.size) for a in window.axes)
         # Its dilation counts the cells left out.
-        shape = (dims(window.stride), dims(window.kernel_size), dims(d - 1 for d in window.dilation))
+        shape: tuple[Any, ...] = (dims(window.stride), dims(window.kernel_size), dims(d - 1 for d in window.dilation))
         shape = (*shape, dims(a.before for a in window.axes), dims(after))
         cpu, _ = engine()
         forward, backward = "dnnl_pooling_forward_primitive_desc_create", "dnnl_pooling_backward_primitive_desc_create"
@@ -149,8 +149,10 @@ def why_not(workload: Workload) -> str | None:
         return f"it trains in float32, not {workload.dtype}"
     if workload.window.ndim > 3:
         return f"it pools over up to 3 dimensions, not {workload.window.ndim}"
-    if workload.op == "avg" and workload.count_include_pad and any(
-        (a.out - 1) * a.stride + a.span > a.before + a.size + a.after for a in workload.window.axes
+    if (
+        workload.op == "avg"
+        and workload.count_include_pad
+        and any((a.out - 1) * a.stride + a.span > a.before + a.size + a.after for a in workload.window.axes)
     ):
         return "it counts the cells of a window past the padding too"
     try:
@@ -189,7 +191,7 @@ def bind(workload: Workload, arrays: Arrays) -> Calls:
 
     def prepared(primitive_descriptor: c_void_p, *names: int) -> tuple[c_void_p, c_void_p, int, Any]:
         primitive = handle("dnnl_primitive_create", primitive_descriptor)
-        given = (Argument * len(names))(*((name, arguments[name]) for name in names))
+        given = (Argument * len(names))(*(Argument(name, arguments[name]) for name in names))
         return primitive, stream, len(names), given
 
     inference = prepared(made.inference, SRC, DST)

@@ -1,7 +1,6 @@
 """ONNX Runtime, inference: a model of one MaxPool or AveragePool, run with its input and output bound to our arrays.
 
-It pools channels_first only. Its threads spin while a run lasts, and stop when it is done (``force_spinning_stop``), so that the
-next contender finds the cores free; between two calls of a turn that costs it no measurable time.
+It pools channels_first only, but over up to three dimensions: channels_last arrays of up to two are read as planes with one more.
 """
 
 from __future__ import annotations
@@ -12,23 +11,22 @@ import numpy as np
 
 import pooling
 from bench.contenders import Arrays, Calls, Contender
+from bench.peers.planes import in_planes
 from bench.workloads import Workload
 
 OPSET = 22
 
 
 def why_not(workload: Workload) -> str | None:
-    if workload.data_format != "channels_first":
-        return "its pooling takes channels_first only"
     if workload.dtype != "float32":
         return f"not offered for {workload.dtype}"
-    if workload.window.ndim > 3:
-        return f"it pools over up to 3 dimensions, not {workload.window.ndim}"
+    if in_planes(workload).window.ndim > 3:
+        return f"it pools over up to 3 dimensions, in channels_last up to 2, not {workload.window.ndim}"
     return None
 
 
 def model(workload: Workload) -> bytes:
-    """The ONNX model of the workload."""
+    """The ONNX model of a workload in channels_first."""
     from onnx import TensorProto, helper
 
     window = workload.window
@@ -62,11 +60,12 @@ def bind(workload: Workload, arrays: Arrays) -> Calls:
     options.intra_op_num_threads = pooling.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = ort.InferenceSession(model(workload), options, providers=["CPUExecutionProvider"])
+    planes = in_planes(workload)
+    session = ort.InferenceSession(model(planes), options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
-    for name, array, join in (("x", arrays.x, binding.bind_input), ("y", arrays.y, binding.bind_output)):
-        join(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+    y_shape = (*planes.shape[:2], *planes.window.output_size)
+    binding.bind_input("x", "cpu", 0, np.float32, planes.shape, arrays.x.ctypes.data)
+    binding.bind_output("y", "cpu", 0, np.float32, y_shape, arrays.y.ctypes.data)
 
     def forward(alive: Arrays = arrays) -> None:  # the binding knows addresses, and keeps nothing alive
         session.run_with_iobinding(binding)

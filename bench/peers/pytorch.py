@@ -157,6 +157,8 @@ def contenders() -> tuple[Contender, ...]:
         def why_not(workload: Workload) -> str | None:
             if workload.data_format != data_format:
                 return f"it competes on {data_format} arrays"
+            if workload.op == "avg" and workload.window.ndim == 3 and data_format == "channels_last":
+                return "its 3-D average pooling writes NCDHW, whatever the memory format of out="
             return limits(workload)
 
         return why_not
@@ -168,15 +170,28 @@ def contenders() -> tuple[Contender, ...]:
 
     return (
         Contender(
-            "pytorch", "peer", "PyTorch, NCHW: its operators with out=, int64 indices", "first",
-            only("channels_first"), bind,
+            "pytorch",
+            "peer",
+            "PyTorch, NCHW: its operators with out=, int64 indices",
+            "first",
+            only("channels_first"),
+            bind,
         ),
         Contender(
-            "pytorch_channels_last", "peer", "PyTorch in its channels_last memory format, with out=, int64 indices", "first",
-            only("channels_last"), bind,
+            "pytorch_channels_last",
+            "peer",
+            "PyTorch in its channels_last memory format, with out=, int64 indices",
+            "first",
+            only("channels_last"),
+            bind,
         ),
         Contender(
-            "pytorch_compiled", "peer", "PyTorch compiled by inductor, in the arrays' layout", "first",
-            why_not_compiled, bind_compiled, reuses_outputs=False,
+            "pytorch_compiled",
+            "peer",
+            "PyTorch compiled by inductor, in the arrays' layout",
+            "first",
+            why_not_compiled,
+            bind_compiled,
+            reuses_outputs=False,
         ),
     )
