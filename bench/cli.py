@@ -94,6 +94,7 @@ def report(
         folder = out / "part" if only or backend else out
         contenders = tuple(of_backend(pooling.backend(name)) for name in backend) if backend else backends()
         with console.status("Looking at the machine and the data"), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
             suite = plan(
                 preset_of(preset),
                 results_path(folder, preset),

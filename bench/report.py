@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ def write(results: Results, folder: Path) -> Path:
     environment.filters |= {"ms": milliseconds, "size": size_text, "times": times}
     page = environment.get_template("index.html.j2").render(
         results=results,
-        pictures={name: Markup(text) for name, text in drawn.items()},
+        pictures=defaultdict(str, {name: Markup(text) for name, text in drawn.items()}),
         machine=describe(results.machine, results.threads, results.software, results.source),
         answer=Answer.of(results),
         matrix=Matrix.of(results),

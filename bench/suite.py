@@ -58,7 +58,7 @@ class Effort:
 
 EFFORTS: dict[Preset, Effort] = {
     "quick": Effort(Patience(0.8, 0.2, (3, 15)), Patience(0.4, 0.2, (3, 9)), 3, 1280, ("lenet",), 3, 3200, 2000),
-    "standard": Effort(Patience(5.0, 1.0), Patience(2.0, 0.5), None, 6400, ("lenet", "question"), 3),
+    "standard": Effort(Patience(4.0, 1.0), Patience(2.0, 0.5), None, 6400, ("lenet", "question"), 3),
     "full": Effort(Patience(20.0, 5.0), Patience(8.0, 2.0), None, 12_800, ("lenet", "question"), 10),
 }
 

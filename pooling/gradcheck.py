@@ -1,22 +1,26 @@
 """Is this gradient right? A check that needs nothing but the operator's own forward pass.
 
-For a gradient dy without negative entries, L(x) = <dy, forward(x)> is a convex function of x for every pooling, so its one-sided
-derivatives along a direction v bound what a right gradient may say, ties or not::
+A maximum has a kink wherever cells tie, and there no number is *the* derivative. But one-sided derivatives exist, and what
+one output y pays to the cells, its row of the Jacobian, has to stay between them in every direction v::
 
-    -L'(x; -v) <= <backward(dy), v> <= L'(x; v)
+    -y'(x; -v)  <=  <row, v>  <=  y'(x; v)
 
-Where nothing ties both bounds are the same number, and the check is the usual comparison with differences. At a tie the
-bounds are those of the subdifferential: the first cell, the last, or equal shares pass, and a gradient that pays
-every tied cell in full does not: it gains, along v = 1, what nobody sent. Negative entries of dy follow by linearity,
-which is checked as well.
+Where nothing ties both ends are the same number, and this is the usual comparison with differences. At a tie they span
+the subdifferential (Rockafellar, *Convex Analysis*, section 23): tied cells may get anything from 0 to 1, all others 0; and
+along v = 1, where all cells grow alike, both ends are 1: the shares have to add up. The first cell, the last, or equal shares
+pass. Paying every tied cell in full does not. A row is ``backward`` of a dy with a single 1; sums of rows, for dy >= 0, obey
+the sum of the bounds; for any other dy it is enough that ``backward`` is linear, which is checked as well.
 
-All is computed in float64. Steps are smaller than the smallest distance between two values of x, so that differences of a
-maximum are exact but for rounding.
+Single cells and outputs are sampled where there are many. What the sample leaves out, projections on directions over all cells
+have to find (as in autograd's ``check_grads``). Half of these move cells of equal value alike: ties stay tied, and the bounds
+are one number. Steps are powers of two, smaller than every distance between two values of x: none crosses a kink, and
+differences of maxima are exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,18 +28,33 @@ from numpy.typing import ArrayLike, NDArray
 
 from pooling.errors import GradientError, PoolingError
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
+Cell = tuple[int, ...]
 
-FINEST = 2.0**-30
-"""Least step relative to the largest value: below it, differences drown in rounding. Closer values are made equal."""
+GRIDS = {np.dtype(np.float64): 2.0**-26, np.dtype(np.float32): 2.0**-6}
+"""x is rounded to this multiple of its largest value, so that no two are nearly equal: differences would drown in rounding."""
+
+WITHIN, TABLE = 32, 1 << 22
+"""Steps that fit between two values of x, at least; and numbers that outputs looked at one by one may pay to all cells."""
 
 
 class Differentiable(Protocol):
     """What can be checked: the operators of this package, or anything with the same two methods."""
 
     def forward(self, x: Any, /) -> tuple[Any, Any]: ...
-
     def backward(self, dy: Any, saved: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What has been compared: cells and outputs one by one, of all that there are, and directions over all of them."""
+
+    cells: int
+    all_cells: int
+    outputs: int
+    all_outputs: int
+    directions: int
+    dtype: str
 
 
 def gradcheck(
@@ -46,215 +65,337 @@ def gradcheck(
     directions: int = 6,
     seed: int = 0,
     shifts: bool | None = None,
-) -> None:
-    """Check that ``operator.backward`` is the gradient of ``operator.forward`` at `x`.
+) -> Checked:
+    """Check that ``operator.backward`` is the gradient of ``operator.forward`` at `x`, by forward passes alone.
 
     Parameters
     ----------
     operator
-        Has ``forward(x) -> (y, saved)`` and ``backward(dy, saved) -> dx``, on float64 arrays.
+        Has ``forward(x) -> (y, saved)`` and ``backward(dy, saved) -> dx``, on float64 arrays. One that refuses float64 is
+        checked in float32, less sharply, if `x` is float32.
     x
-        Where to check: finite numbers of any real dtype, checked as float64. Small is enough: its cost is about
-        2 * `cells` forward passes.
+        Where to check: finite real numbers, converted to float64 and rounded to 2**-26 of the largest, so that nearly
+        equal ones are equal. Small is enough, and ties are worth having. It costs 2 * `cells` forward passes, or 4.
     cells
-        Check the derivative with respect to so many cells, drawn at random; all of them if there are no more. As many
-        outputs, at most 32, are checked one by one.
+        Check so many cells one by one, drawn at random, or all if there are no more; and as many outputs.
     directions
-        Number of random directions, beside the one along which all cells grow alike.
+        Number of random directions, beside those along which all cells, and the cells that are paid, grow alike.
     seed
         Of what is drawn.
     shifts
         Whether pooling x + c has to give y + c, as for a maximum, or a mean whose padding does not count. None: when
         ``operator.op`` is "max".
 
+    Returns
+    -------
+    Checked
+        How much has been compared.
+
     Raises
     ------
     GradientError
-        The gradient is wrong; the message names the worst cell, what it should have got, and what it got.
+        The gradient is wrong: the message names the worst cell, what it got and should have got. Or an array has the wrong
+        shape or dtype, an input was changed, or the same call gave another answer.
     PoolingError
-        `x` can't be checked.
-
-    Notes
-    -----
-    The gradient test by random projections is that of autograd's ``check_grads``; the bounds at ties are the definition of the
-    subdifferential of a convex function (Rockafellar, *Convex Analysis*, section 23).
+        `x` or `operator` can't be checked.
 
     Examples
     --------
     >>> import numpy as np, pooling
-    >>> x = np.maximum(np.random.default_rng(0).standard_normal((2, 3, 8, 8)), 0)
+    >>> x = np.maximum(np.random.default_rng(0).standard_normal((1, 2, 8, 8)), 0)
     >>> pooling.gradcheck(pooling.MaxPool(3, 2, 1), x)
-    >>> pooling.gradcheck(pooling.MaxPool(2, ties="all"), x)  # doctest: +ELLIPSIS
+    Checked(cells=128, all_cells=128, outputs=32, all_outputs=32, directions=8, dtype='float64')
+    >>> pooling.gradcheck(pooling.MaxPool(2, ties="all"), np.zeros((1, 1, 2, 2)))
     Traceback (most recent call last):
         ...
-    pooling.errors.GradientError: ...
+    pooling.errors.GradientError: backward pays every tied cell: of a dy of 1 at output (0, 0, 0, 0), 4 cells get 1 each,
+    the first of them (0, 0, 0, 0); together they get 4, expected 1
     """
-    values, step = _prepared(x)
-    if values.size == 0:
-        return
-    check = _Check(operator, values, step, np.random.default_rng(seed))
-    if getattr(operator, "op", None) == "max" if shifts is None else shifts:
-        check.shifts()
-    check.linear()
-    check.along(np.ones_like(values), "along which all cells grow alike")
-    check.single_cells(cells)
-    check.single_outputs(min(cells, 32))
-    for number in range(directions):
-        check.along(check.random.uniform(-1, 1, values.shape), f"number {number}, drawn at random")
-
-
-def _prepared(x: ArrayLike) -> tuple[Array, float]:
-    """`x` in float64, with nearly equal values made equal, and a step smaller than all distances."""
+    if cells < 1 or directions < 0:
+        raise PoolingError(f"cells={cells}, directions={directions}: give at least 1 cell and 0 directions")
     given = np.asarray(x)
     if given.dtype.kind not in "fiub":
         raise PoolingError(f"x has dtype {given.dtype}: gradients are checked at real numbers; pass floats")
-    values = given.astype(np.float64)
-    if not np.isfinite(values).all():
+    if not np.isfinite(given).all():
         raise PoolingError("x holds NaN or infinity, where there are no differences: pass finite numbers")
-    scale = 2.0 ** np.ceil(np.log2(max(float(np.abs(values).max(initial=0)), 1e-300)))
-    finest = 4 * FINEST * scale
-    gaps = np.diff(np.unique(values))
-    smallest = float(gaps.min(initial=scale))
-    if smallest < finest:
-        values = np.round(values / finest) * finest
-        smallest = float(np.diff(np.unique(values)).min(initial=scale))
-    return values, 2.0 ** np.floor(np.log2(min(smallest, scale) / 4))
+    if given.size == 0:
+        return Checked(0, 0, 0, 0, 0, "float64")
+    check = _Check(operator, *_prepared(given, _dtype(operator, given)), np.random.default_rng(seed))
+    if getattr(operator, "op", None) == "max" if shifts is None else shifts:
+        check.shifts()
+    check.repeats()
+    check.linear()
+    rows = check.rows(min(cells, max(TABLE // given.size, 1)))
+    looked_at = check.cells(cells, rows)
+    for v, how in check.directions(directions):
+        check.along(v, how)
+    return Checked(looked_at, check.x.size, len(rows), check.y.size, 2 + directions, str(check.x.dtype))
+
+
+def _dtype(operator: Differentiable, x: Array) -> np.dtype[Any]:
+    """float64, unless `x` is float32 and the operator refuses to work on anything wider."""
+    if x.dtype == np.float32:
+        try:
+            operator.forward(x.astype(np.float64))
+        except (TypeError, ValueError):
+            return x.dtype
+    return np.dtype(np.float64)
+
+
+def _prepared(x: Array, dtype: np.dtype[Any]) -> tuple[Array, float, float]:
+    """`x` with nearly equal values made equal, a step, and the power of two above the largest value."""
+    wide = x.astype(np.float64)
+    largest = float(np.abs(wide).max())
+    exponent = float(np.ceil(np.log2(largest))) if largest else 0.0
+    if abs(exponent) > 0.75 * np.finfo(dtype).maxexp:
+        raise PoolingError(f"the largest number in x is {largest:.3g}: differences would leave {dtype}; scale x")
+    scale = 2.0**exponent
+    grid = GRIDS[dtype] * scale
+    values = (np.round(wide / grid) * grid).astype(dtype)
+    # Kinks may lie at 0 and between values of equal magnitude too: of an absolute value, or a ReLU.
+    magnitudes = np.unique(np.append(np.abs(values).astype(np.float64), 0))
+    # Much longer steps would see curvature, much shorter ones rounding: the cube root of the precision balances both.
+    longest = scale * 2.0 ** np.round(np.log2(np.finfo(dtype).eps) / 3)
+    return values, min(longest, 2.0 ** np.floor(np.log2(np.diff(magnitudes).min(initial=scale) / WITHIN))), scale
+
+
+@dataclass(frozen=True)
+class _Slopes:
+    """Every output's one-sided derivatives along one direction, the smaller first, and how far off they may be."""
+
+    low: Array
+    high: Array
+    off: Array
+    rounding: float
+
+    def excess(self, got: float, dy: Array) -> float:
+        """By how much `got`, for a `dy` without negative entries, lies beyond the bounds; below 0 if between them."""
+        # Rounding has either sign; it adds up like a random walk, and only where an output moves at all.
+        walk = 4 * self.rounding * float(np.linalg.norm(dy * ((self.low != 0) | (self.high != 0))))
+        room = self.rounding + walk + float(np.vdot(dy, self.off)) + 1e-13 * float(dy.sum())
+        return max(float(np.vdot(dy, self.low)) - got, got - float(np.vdot(dy, self.high))) - room
+
+    def expected(self, dy: Array) -> str:
+        """The number, or the two that it may lie between."""
+        low, high = float(np.vdot(dy, self.low)), float(np.vdot(dy, self.high))
+        if high - low <= 1e-5 * (1 + abs(high)):
+            return _shown((low + high) / 2)
+        return f"between {_shown(low)} and {_shown(high)}"
 
 
 class _Check:
-    """One operator at one point, evaluated there once."""
+    """One operator at one point."""
 
-    def __init__(self, operator: Differentiable, x: Array, step: float, random: np.random.Generator) -> None:
+    def __init__(self, operator: Any, x: Array, step: float, scale: float, random: np.random.Generator) -> None:
         self.operator, self.x, self.step, self.random = operator, x, step, random
-        self.y, self.saved = self.forward(x)
+        self.given = x.copy()
+        self.y, self.saved = self.pooled(self.given)
         self.live = np.isfinite(self.y)  # windows of padding alone give -inf, whatever x is
         self.dy = random.uniform(0.5, 1.5, self.y.shape)
         self.dx = self.backward(self.dy)
-        self.tolerance = 1e-7 + 64 * np.finfo(float).eps * (1 + float(np.abs(x).max())) / step
+        largest = max(scale, float(np.abs(self.y).max(where=self.live, initial=0)))
+        self.rounding = 1e-10 + 8 * float(np.finfo(x.dtype).eps) * largest / step
+        self.curved = False
+        v = random.integers(-16, 17, x.shape) / 16
+        self.curved = bool((np.abs(self.slope(v, step) - self.slope(v, step / 2)) > 2 * self.rounding).any())
 
-    def forward(self, x: Array) -> tuple[Array, Any]:
-        given = x.copy()
-        y, saved = self.operator.forward(given)
-        if not np.array_equal(given, x):
-            raise GradientError(f"forward changed its input, at {_first(given != x)}: it must leave x alone")
-        y = np.asarray(y)
-        if y.dtype != np.float64:
-            raise GradientError(f"forward made {y.dtype} of a float64 x: the gradient is checked in float64")
-        return np.array(y), saved
+    def pooled(self, x: Array) -> tuple[Array, Any]:
+        """y in float64, and what was saved."""
+        before = x.copy()
+        result = self.operator.forward(x)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise PoolingError(f"operator.forward returned {type(result).__name__}, not the tuple (y, saved)")
+        y = np.asarray(result[0])
+        _unchanged("forward changed x", x, before)
+        if y.dtype != x.dtype:
+            raise GradientError(f"forward made y of dtype {y.dtype} from x of {x.dtype}: expected that of x")
+        if np.isnan(y).any():
+            raise GradientError(f"y is nan at output {_most(np.isnan(y))}, though x has no NaN")
+        return y.astype(np.float64), result[1]
+
+    def forward(self, x: Array) -> Array:
+        y, _ = self.pooled(x)
+        if y.shape != self.y.shape:
+            raise GradientError(f"forward gave y of shape {self.y.shape}, then {y.shape} of an x of the same shape")
+        return y
 
     def backward(self, dy: Array) -> Array:
-        given = dy.copy()
-        dx = np.array(self.operator.backward(given, self.saved))
+        """dx in float64."""
+        given = dy.astype(self.x.dtype)
+        before = given.copy()
+        dx = np.asarray(self.operator.backward(given, self.saved))
         if dx.shape != self.x.shape:
             raise GradientError(f"dx has shape {dx.shape}, expected {self.x.shape}, that of x")
-        if dx.dtype != np.float64:
-            raise GradientError(f"dx has dtype {dx.dtype}, expected float64, that of dy")
-        if not np.array_equal(given, dy):
-            raise GradientError(f"backward changed dy, at {_first(given != dy)}: it must leave dy alone")
+        if dx.dtype != self.x.dtype:
+            raise GradientError(f"dx has dtype {dx.dtype}, expected {self.x.dtype}, that of x and dy")
+        _unchanged("backward changed dy", given, before)
+        _unchanged("backward changed x", self.given, self.x)
         if not np.isfinite(dx).all():
-            where = _first(~np.isfinite(dx))
-            raise GradientError(f"dx is {dx[where]} at {where}, expected a finite number")
-        return dx
+            at = _most(~np.isfinite(dx))
+            raise GradientError(f"the gradient at cell {at} is {dx[at]}, expected a finite number")
+        return dx.astype(np.float64)
 
-    def bounds(self, dy: Array, v: Array) -> tuple[float, float]:
-        """What a right gradient of <dy, y> may say along `v`."""
-        y, live = self.y, self.live
-        up, down = (self.forward(self.x + sign * self.step * v)[0] for sign in (1, -1))
-        high = float(dy[live] @ (up - y)[live]) / self.step
-        low = -float(dy[live] @ (down - y)[live]) / self.step
-        return min(low, high), max(low, high)
+    def slope(self, v: Array, step: float) -> Array:
+        moved = self.forward((self.x + step * v).astype(self.x.dtype))
+        return np.subtract(moved, self.y, out=np.zeros(self.y.shape), where=self.live) / step
+
+    def slopes(self, v: Array) -> _Slopes:
+        ends, off = [], np.zeros(self.y.shape)
+        for sign in (1, -1):
+            end = self.slope(sign * v, self.step)
+            if self.curved:  # halve the step: what is linear in it cancels, and of the rest this is a fair share
+                half = self.slope(sign * v, self.step / 2)
+                off += np.abs(half - end) / 8
+                end = 2 * half - end
+            ends.append(sign * end)
+        return _Slopes(np.minimum(*ends), np.maximum(*ends), off, self.rounding)
 
     def shifts(self) -> None:
         for sign in (1, -1):
             c = sign * 2.0 ** np.ceil(np.log2(1 + 2 * float(np.abs(self.x).max())))
-            moved, _ = self.forward(self.x + c)
-            off = np.where(self.live, np.abs(moved - np.where(self.live, self.y, 0) - c), 0)
-            if off.max(initial=0) > 1e-12 * abs(c) * 16:
-                worst = _first(off == off.max())
+            moved = self.forward((self.x + c).astype(self.x.dtype))
+            off = np.abs(np.subtract(moved, self.y + c, out=np.zeros(self.y.shape), where=self.live))
+            if off.max(initial=0) > 64 * np.finfo(self.x.dtype).eps * abs(c):
+                at = _most(off)
                 raise GradientError(
-                    f"pooling x{c:+g} must give y{c:+g}, but at output {worst} it gives {moved[worst]:.6g}, expected "
-                    f"{self.y[worst] + c:.6g}: something other than the cells of x takes part, such as padding by a number"
+                    f"pooling x{c:+g} must give y{c:+g}, but at output {at} it gives {_shown(moved[at])}, expected "
+                    f"{_shown(self.y[at] + c)}: something other than the cells of x takes part, such as padding by a number"
                 )
 
+    def repeats(self) -> None:
+        """The same call gives the same answer, whatever was called in between."""
+        again = self.forward(self.x.copy())
+        if not np.array_equal(again, self.y):
+            at = _most(again != self.y)
+            raise GradientError(f"forward of the same x gave {self.y[at]:.6g}, then {again[at]:.6g}, at output {at}")
+        self.same(self.backward(self.dy), self.dx, "backward of the same dy and saved, a second time")
+        self.forward(self.x.ravel()[::-1].reshape(self.x.shape))
+        what = "backward of the same dy and saved, after forward of another x (saved has to carry what it needs)"
+        self.same(self.backward(self.dy), self.dx, what)
+
     def linear(self) -> None:
-        again = self.backward(self.dy)
-        if not np.array_equal(again, self.dx):
-            raise self.wrong(again, self.dx, "backward of the same dy a second time")
-        for sign in (-1.0, 1.0):
-            other = self.random.standard_normal(self.y.shape)
-            expected = self.dx + sign * self.backward(other)
-            got = self.backward(self.dy + sign * other)
-            if np.abs(got - expected).max() > 1e-10 * (1 + np.abs(expected).max()):
-                raise self.wrong(got, expected, "backward is linear in dy, but that of a sum is not the sum")
+        other = self.random.standard_normal(self.y.shape).astype(self.x.dtype).astype(np.float64)
+        expected = self.dx - 2 * self.backward(other)
+        self.same(self.backward(self.dy - 2 * other), expected, "backward is not linear in dy; of a sum of two")
 
-    def along(self, v: Array, which: str) -> None:
-        low, high = self.bounds(self.dy, v)
-        got = float(np.vdot(self.dx, v))
-        room = self.tolerance * (1 + float(np.abs(self.dy).sum()))
-        if not low - room <= got <= high + room:
-            self.single_cells(self.x.size)  # names the cell, if it is a cell's fault alone
-            self.single_outputs(self.y.size)
-            raise GradientError(
-                f"in the direction {which}, y grows by {_interval(low, high)} a unit, but dx says {got:.6g}; "
-                f"the largest entry of dx is {self.dx.flat[np.abs(self.dx).argmax()]:.6g} at cell {_first_max(self.dx)}"
-            )
+    def same(self, got: Array, expected: Array, what: str) -> None:
+        if np.abs(got - expected).max() > 256 * np.finfo(self.x.dtype).eps * (1 + np.abs(expected).max()):
+            at = _most(got - expected)
+            raise GradientError(f"{what}: the gradient at cell {at} is {got[at]:.6g}, expected {expected[at]:.6g}")
 
-    def single_cells(self, cells: int) -> None:
-        """Each cell's own derivative; of those that are wrong the worst is named."""
-        worst: tuple[float, str] = (0.0, "")
-        room = self.tolerance * (1 + float(self.dy.max(initial=0)) * 4)
-        for i in self._drawn(self.x.size, cells):
-            v = np.zeros(self.x.size)
-            v[i] = 1
-            low, high = self.bounds(self.dy, v.reshape(self.x.shape))
-            got = float(self.dx.flat[i])
-            off = max(low - got, got - high)
-            if off > room and off > worst[0]:
-                cell = _index(i, self.x.shape)
-                worst = off, f"the gradient at cell {cell} is {got:.6g}, expected {_interval(low, high)}"
-        if worst[1]:
-            raise GradientError(worst[1])
+    def rows(self, wanted: int) -> dict[int, Array]:
+        """What single outputs pay to the cells, by the output's flat index."""
+        one, drawn = np.ones(self.y.shape), self.drawn(np.arange(self.y.size), wanted)
+        return {output: self.backward(_only(one, output)).ravel() for output in drawn}
 
-    def single_outputs(self, outputs: int) -> None:
-        """What one output sends must arrive: at its own cells, and not more or less of it than y grows when all cells do."""
-        for i in self._drawn(self.y.size, outputs):
-            if not self.live.flat[i]:
-                continue
-            one = np.zeros(self.y.size)
-            one[i] = 1
-            dy = one.reshape(self.y.shape)
-            dx = self.backward(dy)
-            paid = (dx != 0).astype(float)
-            for v, what in ((np.ones_like(self.x), "all cells together"), (paid, "the cells that it pays")):
-                low, high = self.bounds(dy, v)
-                got = float(np.vdot(dx, v))
-                if not low - self.tolerance <= got <= high + self.tolerance:
-                    raise GradientError(
-                        f"output {_index(i, self.y.shape)} sends 1 and {what} get {got:.6g}, expected {_interval(low, high)}; "
-                        f"the most, {dx.flat[np.abs(dx).argmax()]:.6g}, at cell {_first_max(dx)}"
-                    )
+    def cells(self, wanted: int, rows: dict[int, Array]) -> int:
+        """Each cell's derivative, of all outputs together and of single ones; names the worst. Says how many cells."""
+        outputs, table = list(rows), np.array(list(rows.values())).reshape(len(rows), self.x.size)
+        chosen = self.drawn(np.arange(self.x.size), wanted if self.x.size <= wanted else wanted // 2)
+        chosen += self.drawn(np.setdiff1d(np.flatnonzero(table.any(axis=0)), chosen), wanted - len(chosen))
+        sums = shares = (0.0, "")
+        for cell in chosen:
+            slopes = self.slopes(_only(np.ones(self.x.shape), cell))
+            got = float(self.dx.flat[cell])
+            excess = slopes.excess(got, self.dy)
+            if excess > sums[0]:
+                at, expected = _index(cell, self.x.shape), slopes.expected(self.dy)
+                sums = excess, f"the gradient at cell {at} is {_shown(got)}, expected {expected}"
+            paid = table[:, cell]
+            low, high, off = (a.ravel()[outputs] for a in (slopes.low, slopes.high, slopes.off))
+            each = np.maximum(low - paid, paid - high) - off - 5 * self.rounding
+            if each.max(initial=0) > shares[0]:
+                shares = float(each.max()), self.share(outputs[int(each.argmax())], cell, slopes)
+        if sums[1] or shares[1]:
+            raise GradientError(sums[1] or shares[1])
+        return len(chosen)
 
-    def wrong(self, got: Array, expected: Array, what: str) -> GradientError:
-        worst = _first_max(got - expected)
-        return GradientError(f"{what}: at cell {worst} it is {got[worst]:.6g}, expected {expected[worst]:.6g}")
+    def share(self, output: int, cell: int, slopes: _Slopes) -> str:
+        """What is wrong with what `output` pays to `cell`."""
+        dy = _only(np.ones(self.y.shape), output)
+        got = f"cell {_index(cell, self.x.shape)} gets {_shown(self.backward(dy).flat[cell])}"
+        return f"of a dy of 1 at output {_index(output, self.y.shape)}, {got}, expected {slopes.expected(dy)}"
 
-    def _drawn(self, n: int, wanted: int) -> Iterator[int]:
-        drawn = range(n) if n <= wanted else np.sort(self.random.choice(n, wanted, replace=False)).tolist()
-        yield from drawn
+    def directions(self, wanted: int) -> Iterator[tuple[Array, str]]:
+        yield np.ones(self.x.shape), "together"
+        yield np.sign(self.dx), "together"
+        value = np.unique(self.x, return_inverse=True)[1].reshape(self.x.shape)
+        for number in range(wanted):
+            tied = number % 2 == 0  # cells of equal value move alike, so that ties stay ties
+            size: Any = int(value.max()) + 1 if tied else self.x.shape
+            # In sixteenths, so that steps, and sums of cells, round as little as along one cell.
+            v = self.random.integers(-16 if number % 4 < 2 else 1, 17, size) / 16
+            yield v[value] if tied else v, "each times a random number"
+
+    def along(self, v: Array, how: str) -> None:
+        """All outputs together in one direction; where that is wrong, an output and a cell that are to blame are found."""
+        slopes = self.slopes(v)
+        if slopes.excess(float(np.vdot(self.dx, v)), self.dy) <= 0:
+            return
+
+        def by_outputs(part: slice) -> float:
+            dy = _only(self.dy, part)
+            return slopes.excess(float(np.vdot(self.backward(dy), v)), dy)
+
+        output = _narrowed(self.y.size, by_outputs, -np.inf).start
+        dy = _only(np.ones(self.y.shape), output)
+        row = self.backward(dy)
+
+        def by_cells(part: slice) -> float:
+            some = _only(v, part)
+            return self.slopes(some).excess(float(np.vdot(row, some)), dy)
+
+        cells = _narrowed(self.x.size, by_cells, 0)  # stops at a tie, where any one cell could be right, but not all
+        if cells.stop - cells.start == 1:
+            raise GradientError(self.share(output, cells.start, self.slopes(_only(np.ones(v.shape), cells.start))))
+        most, paid = _most(row), np.count_nonzero(row)
+        at = f"of a dy of 1 at output {_index(output, self.y.shape)}, {paid} cells get"
+        got = f"{at} up to {_shown(row[most])} each, as does {most}"
+        if paid > 1 and np.all(row[row != 0] == 1):
+            got = f"backward pays every tied cell: {at} 1 each, the first of them {most}"
+        together = f"{how} they get {_shown(float(np.vdot(row, v)))}, expected {slopes.expected(dy)}"
+        raise GradientError(f"{got}; {together}")
+
+    def drawn(self, these: Array, wanted: int) -> list[int]:
+        """So many of `these`, in order."""
+        if these.size > wanted:
+            these = np.sort(self.random.choice(these, wanted, replace=False))
+        return [int(i) for i in these]
 
 
-def _interval(low: float, high: float) -> str:
-    """A number, or the two that it may lie between."""
-    return f"{high:.6g}" if high - low <= 1e-6 * (1 + abs(high)) else f"between {low:.6g} and {high:.6g}"
+def _unchanged(wrong: str, now: Array, before: Array) -> None:
+    if not np.array_equal(now, before):
+        raise GradientError(f"{wrong}, at {_most(now != before)}: it must leave its inputs alone")
 
 
-def _index(i: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _only(values: Array, part: int | slice) -> Array:
+    """`values` with zeros everywhere else than in one part, by flat indices."""
+    some = np.zeros(values.size)
+    some[part] = values.reshape(-1)[part]
+    return some.reshape(values.shape)
+
+
+def _narrowed(n: int, excess: Callable[[slice], float], least: float) -> slice:
+    """A part of range(n) that is to blame: halved towards the larger excess, until none of the halves has more than `least`."""
+    part = slice(0, n)
+    while part.stop - part.start > 1:
+        middle = (part.start + part.stop) // 2
+        halves = [(excess(half), half) for half in (slice(part.start, middle), slice(middle, part.stop))]
+        worse, half = max(halves, key=lambda found: found[0])
+        if worse <= least:
+            break
+        part = half
+    return part
+
+
+def _shown(value: float) -> str:
+    return f"{0.0 if abs(value) < 1e-9 else value:.6g}"
+
+
+def _index(i: int, shape: Cell) -> Cell:
     return tuple(map(int, np.unravel_index(i, shape)))
 
 
-def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:
-    return _index(int(np.argmax(mask)), mask.shape)
-
-
-def _first_max(values: Array) -> tuple[int, ...]:
+def _most(values: Array) -> Cell:
+    """Where the largest magnitude is; of a mask, the first True."""
     return _index(int(np.abs(values).argmax()), values.shape)

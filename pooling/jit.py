@@ -123,14 +123,14 @@ def _cache_in(folder: Path, function: Callable[..., Any], function_cache: Any) -
         def load_overload(self, *args: Any) -> Any:
             try:
                 return super().load_overload(*args)
-            except (OSError, EOFError, ValueError, ImportError, AttributeError):
-                return None  # unreadable or damaged: compile
+            except Exception:  # whatever unpickling makes of a damaged file
+                return None  # compile instead
 
         def save_overload(self, *args: Any) -> None:
             try:
                 super().save_overload(*args)
-            except OSError:
-                pass  # read-only or full: the next process compiles again
+            except (OSError, RuntimeError):
+                pass  # read-only, full, or interrupted: the next process compiles again
 
     return Cache(function)
 

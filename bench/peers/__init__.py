@@ -7,9 +7,12 @@ training forward pass with the indices, or workspace, that its backward pass nee
 Whose threads keep spinning
 -----------------------------
 OpenMP's workers (PyTorch, oneDNN) and ONNX Runtime's wait for more work by spinning. Between the calls of a turn that is worth
-much to them (oneDNN on 64x50x8x8: 10 us a call, with OMP_WAIT_POLICY=passive 28), so it stays as it is by default. What it does
-to the next contender was measured: `simd` called right after oneDNN is as fast, within 2%, as 0.2 ms later, and it
-gains as much from a second core that has not gone to sleep. So all take turns in one process, without pauses.
+much to them: oneDNN took 10 us on 64x50x8x8 and 42 us on 64x20x24x24, but 28 us with OMP_WAIT_POLICY=passive, and 226 us with
+GOMP_SPINCOUNT=3000. So it stays as it is by default. What it does to the next contender was measured: `simd` called right
+after oneDNN is as fast, within 2%, as 0.2 ms later. So all take turns in one process, without pauses.
+
+It needs a machine with nothing else to do: where another process holds a core, a spinning team waits for the worker that has
+none, 10 ms instead of 0.1, and comparisons flatter whoever does not spin. Such rows come out unstable; don't quote them.
 
 A framework is imported when its contender is first asked something, never before.
 """

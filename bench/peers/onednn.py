@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from ctypes import POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_void_p
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -219,11 +219,12 @@ def contenders() -> tuple[Contender, ...]:
 
 def note() -> str:
     """Its version, and the code it chooses for 2x2 windows in each layout."""
+    example = Workload("example", "", (1, 64, 8, 8), 2)
     try:
         version = library()[0].dnnl_version().contents
         chosen = []
-        for layout, data_format in (("NHWC", "channels_last"), ("NCHW", "channels_first")):
-            by_direction = implementations(Workload("any", "", (1, 64, 8, 8), 2, data_format=data_format))  # type: ignore[arg-type]
+        for layout, workload in (("NHWC", replace(example, data_format="channels_last")), ("NCHW", example)):
+            by_direction = implementations(workload)
             chosen.append(f"{layout}: {by_direction['forward_train']}, {by_direction['backward']}")
         return f"oneDNN {version.major}.{version.minor} by its C API ({'; '.join(chosen)})"
     except (OSError, OneDNNError) as error:

@@ -1,0 +1,151 @@
+"""The suite's commands, as somebody types them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import bench.suite
+from bench.cli import app, interruptible
+from bench.measure import Patience
+from bench.mnist.data import digits
+from bench.results import LeftOut, Row, load
+from bench.suite import EFFORTS, Effort, Suite, Task
+from bench.workloads import Workload
+
+RUNNER = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
+TINY = Effort(Patience(0.01, 60.0, (2, 2)), Patience(0.01, 60.0, (2, 2)), 1, 64, ("question",), 1, 64, 50)
+
+
+def press_ctrl_c(progress: object) -> list[Row]:
+    os.kill(os.getpid(), signal.SIGINT)
+    return []
+
+
+def bench_(*arguments: object) -> Result:
+    return RUNNER.invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quick preset on one workload."""
+    monkeypatch.setattr("bench.mnist.data.load", lambda folder=None: digits())
+    monkeypatch.setitem(EFFORTS, "quick", TINY)
+    monkeypatch.setattr(bench.suite, "of_preset", lambda preset: (Workload("a", "a test", (2, 3, 8, 8), 2),))
+    monkeypatch.setattr(bench.suite, "ladder", lambda preset: (Workload("b", "a test", (1, 2, 8, 8), 2),))
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty page."""
+    monkeypatch.setattr("bench.report.write", lambda results, folder: folder / "index.html")
+
+
+@pytest.mark.parametrize("command", ["report", "train", "plots", "readme", "env"])
+def test_help(command: str) -> None:
+    result = bench_(command, "--help")
+    assert result.exit_code == 0
+    assert "--help" in result.stdout
+    assert command in bench_("--help").stdout
+
+
+@pytest.mark.usefixtures("tiny")
+def test_report_prints_the_path_of_the_page_last_and_plots_needs_the_json_alone(tmp_path: Path) -> None:
+    done = bench_("report", "--preset", "quick", "--out", tmp_path, "--threads", 1)
+    assert done.exit_code == 0, done.output
+    page = Path(done.stdout.splitlines()[-1])
+    assert page == tmp_path / "index.html"
+    assert load(tmp_path / "results" / "quick.json").complete
+    assert "workloads a-2x3x8x8-max-k2s2" in done.stderr
+
+    for drawn in (page, *tmp_path.glob("*.svg")):
+        drawn.unlink()
+    again = bench_("plots", "--out", tmp_path)
+    assert (again.exit_code, again.stdout.strip()) == (0, str(page))
+    assert "<svg" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_ctrl_c_tells_what_is_kept_and_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks_of = bench.suite.tasks_of
+
+    def interrupted(*arguments: object) -> Iterator[Task]:
+        yield from (task for task in tasks_of(*arguments) if task.workload)  # type: ignore[arg-type]
+        yield Task("too long", 1.0, press_ctrl_c)
+
+    monkeypatch.setattr(bench.suite, "tasks_of", interrupted)
+    result = bench_("report", "--preset", "quick", "--out", tmp_path)
+    assert result.exit_code == 130
+    path = tmp_path / "results" / "quick.json"
+    assert f"2 of 3 tasks are kept in {path}; the same command goes on from there" in result.stderr
+    assert len(load(path).finished) == 2
+    assert not (tmp_path / "index.html").exists()
+
+
+@pytest.mark.usefixtures("tiny", "undrawn")
+def test_filters_leave_the_whole_run_alone(tmp_path: Path) -> None:
+    names = ("--backend", "strided_slices", "--backend", "numba_loops", "--only", "sizes")
+    result = bench_("report", "--preset", "quick", "--out", tmp_path, *names)
+    assert result.exit_code == 0, result.output
+    results = load(tmp_path / "part" / "results" / "quick.json")
+    assert [entrant.name for entrant in results.entrants] == ["strided_slices", "numba_loops"]
+    assert results.planned == ["sizes b-1x2x8x8-max-k2s2"]
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.usefixtures("tiny", "undrawn")
+def test_wrong_result_is_told_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Suite.run
+
+    def one_wrong(suite: Suite, watch: bench.suite.Watch) -> None:
+        run(suite, watch)
+        suite.results.rows.append(LeftOut("sizes", "b-1x2x8x8-max-k2s2", "simd", "simd: y differs", wrong=True))
+
+    monkeypatch.setattr(Suite, "run", one_wrong)
+    result = bench_("report", "--preset", "quick", "--out", tmp_path, "--only", "sizes")
+    assert result.exit_code == 1
+    assert "Wrong result, not timed: simd: y differs" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("report", "--preset", "swift"), "'swift': choose one of quick, standard, full"),
+        (("report", "--backend", "sind"), "did you mean 'simd'?"),
+        (("plots", "--out", "nowhere"), "nowhere has no results; measure first: python -m bench report --out nowhere"),
+        (("plots", "--out", "nowhere", "--preset", "full"), "measure first: python -m bench report"),
+        (("train", "--data-dir", "nowhere"), "nowhere has no train-images"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(arguments: tuple[str, ...], message: str) -> None:
+    result = bench_(*arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+def test_env_names_the_machine() -> None:
+    result = bench_("env", "--threads", 1)
+    assert result.exit_code == 0
+    assert "CPU" in result.stdout
+    assert "numpy" in result.stdout
+
+
+def test_interrupt_that_got_lost_in_a_callback_is_still_one() -> None:
+    def compile_interrupted() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("no compiled object yet") from None
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        compile_interrupted()
+    with pytest.raises(RuntimeError, match="honest"), interruptible():
+        raise RuntimeError("an honest mistake")
+    assert signal.getsignal(signal.SIGINT) is before

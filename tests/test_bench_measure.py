@@ -1,0 +1,137 @@
+"""Timing: what is wrong gets no time, what is slow is left out with a reason, and all others take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import pooling
+from bench.contenders import Arrays, Calls, Contender, backends, of_backend
+from bench.measure import Patience, WrongResult, compare, measure, pinned, take_turns
+from bench.results import LeftOut, Timing
+from bench.workloads import DIRECTIONS, Workload
+
+WORKLOAD = Workload("tiny", "a test", (4, 8, 8, 8), 2)
+BRIEF = Patience(budget_s=0.02, limit_s=60.0, rounds=(2, 3))
+GOOD = of_backend(pooling.backend("strided_slices"))
+
+
+def spoiled(spoil: Callable[[Arrays], None]) -> Contender:
+    """A contender whose every call ends with a mistake."""
+
+    def bind(workload: Workload, arrays: Arrays) -> Calls:
+        def then_spoil(call: Callable[[], object]) -> Callable[[], object]:
+            def both() -> None:
+                call()
+                spoil(arrays)
+
+            return both
+
+        return {direction: then_spoil(call) for direction, call in GOOD.bind(workload, arrays).items()}
+
+    return replace(GOOD, name="spoiled", bind=bind)
+
+
+def spoil_y(arrays: Arrays) -> None:
+    arrays.y[0, 1, 2, 3] += 1
+
+
+def spoil_dx(arrays: Arrays) -> None:
+    arrays.dx[1, 0, 2, 2] += 0.5
+
+
+def clear_signs(arrays: Arrays) -> None:
+    arrays.dx[...] = np.where(arrays.dx == 0, -0.0, arrays.dx)
+
+
+def test_every_backend_is_proven_and_timed() -> None:
+    rows = measure(WORKLOAD, backends(), BRIEF, threads=2)
+    timed = {(row.contender, row.direction) for row in rows if isinstance(row, Timing)}
+    assert timed == {(name, direction) for name in pooling.backends() for direction in DIRECTIONS}
+    for row in rows:
+        assert isinstance(row, Timing)
+        assert row.proof in ("reference, strided_slices", "reference, numba_loops")
+        assert 0 < row.fastest_s <= row.q1_s <= row.median_s <= row.q3_s
+        assert row.bytes_moved == WORKLOAD.bytes_moved(row.direction)
+        assert 2 <= row.samples <= 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_y, r"spoiled, forward of .*: y differs from reference's, most at \(0, 1, 2, 3\)"),
+        (spoil_dx, r"spoiled, backward of .*: dx differs from reference's, most at \(1, 0, 2, 2\)"),
+        (clear_signs, r"dx differs from reference's"),
+    ],
+)
+def test_wrong_results_never_get_a_time(spoil: Callable[[Arrays], None], message: str) -> None:
+    rows = measure(WORKLOAD, [spoiled(spoil), GOOD], BRIEF, threads=1)
+    assert {row.contender for row in rows if isinstance(row, Timing)} == {GOOD.name}
+    (left_out,) = (row for row in rows if isinstance(row, LeftOut))
+    assert left_out.wrong
+    with pytest.raises(WrongResult, match=message):
+        raise WrongResult(left_out.reason)
+
+
+def test_who_does_nothing_does_not_live_on_the_results_of_others() -> None:
+    idle = replace(GOOD, name="idle", bind=lambda workload, arrays: dict.fromkeys(DIRECTIONS, lambda: None))
+    rows = measure(WORKLOAD, [GOOD, idle], BRIEF, threads=1)
+    assert [(row.contender, row.wrong) for row in rows if isinstance(row, LeftOut)] == [("idle", True)]
+
+
+def test_who_is_too_slow_or_unable_is_left_out_with_the_reason() -> None:
+    unable = replace(GOOD, name="unable", why_not=lambda workload: "it has only one leg")
+    rows = measure(WORKLOAD, [GOOD, unable], replace(BRIEF, limit_s=0.0), threads=1)
+    reasons = {row.contender: row.reason for row in rows if isinstance(row, LeftOut)}
+    assert len(rows) == 2
+    assert reasons["unable"] == "it has only one leg"
+    assert "s a training step: over the limit of 0 s" in reasons[GOOD.name]
+
+
+def test_exact_means_to_the_bit() -> None:
+    nan = np.array([np.nan, 1], np.float32)
+    compare(nan, nan.copy(), True, "y", "reference")
+    with pytest.raises(WrongResult):
+        compare(np.array([-0.0], np.float32), np.array([0.0], np.float32), True, "y", "reference")
+
+
+def test_averages_may_differ_by_a_few_units_in_the_last_place() -> None:
+    want = np.array([1, 4], np.float32)
+    compare(np.nextafter(want, np.float32(9)), want, False, "y", "reference")
+    with pytest.raises(WrongResult, match=r"most at \(1,\)"):
+        compare(want + np.array([0, 1e-3], np.float32), want, False, "y", "reference")
+    with pytest.raises(WrongResult):
+        compare(np.array([1, np.nan], np.float32), want, False, "y", "reference")
+
+
+def test_contenders_take_turns_in_changing_order() -> None:
+    turns: list[int] = []
+    calls = [lambda i=i: turns.append(i) for i in range(4)]
+    parts: list[float] = []
+    taken = take_turns(calls, Patience(0.01, 1.0, (3, 3)), 0, parts.append)
+    assert [len(samples) for samples, _ in taken] == [3] * 4
+    assert parts == [1 / 3, 2 / 3, 1.0]
+    at = len(turns) - sum(len(samples) * n for samples, n in taken)  # before that, calls were calibrated
+    order = []
+    while at < len(turns):
+        n = taken[turns[at]][1]
+        assert turns[at : at + n] == [turns[at]] * n
+        order.append(turns[at])
+        at += n
+    rounds = [order[i : i + 4] for i in range(0, 12, 4)]
+    assert [sorted(turn) for turn in rounds] == [[0, 1, 2, 3]] * 3
+    assert rounds[0] != rounds[1] or rounds[1] != rounds[2]
+
+
+def test_pinned_puts_threads_back() -> None:
+    def fail() -> None:
+        assert pooling.get_num_threads() == before + 3
+        raise ZeroDivisionError
+
+    before = pooling.get_num_threads()
+    with pytest.raises(ZeroDivisionError), pinned(before + 3):
+        fail()
+    assert pooling.get_num_threads() == before

@@ -1,0 +1,95 @@
+"""Compiling: cached on disk, never stale, and no error where there is no disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pooling.jit import Kernel, fingerprint, kernel
+
+CODE = """
+import numpy as np, pooling
+x = np.arange(64, dtype=np.float32).reshape(1, 1, 8, 8)
+pool = pooling.MaxPool(2, backend="numba_loops")
+y, saved = pool.forward(x)
+print(int(pool.backward(y, saved).sum()))
+"""
+
+
+def pool_in(folder: Path | str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"POOLING_CACHE_DIR": str(folder)}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", CODE],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_kernels_are_cached_and_found_again(tmp_path: Path) -> None:
+    assert pool_in(tmp_path).stdout.strip() == "576"
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")}
+    assert files, "nothing was cached"
+    assert pool_in(tmp_path).stdout.strip() == "576"
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")} == files, "compiled again"
+
+
+def test_a_damaged_cache_is_compiled_anew(tmp_path: Path) -> None:
+    pool_in(tmp_path)
+    for path in tmp_path.rglob("*.nb?"):
+        path.write_bytes(b"damaged")
+    done = pool_in(tmp_path)
+    assert done.stdout.strip() == "576", done.stderr
+
+
+def test_no_folder_is_no_error() -> None:
+    """As in numba#4032, where decorating raised."""
+    done = pool_in("/dev/null/nowhere")
+    assert done.stdout.strip() == "576", done.stderr
+
+
+def test_the_fingerprint_is_of_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    import pooling.jit
+
+    copy = tmp_path / "pooling"
+    shutil.copytree(Path(pooling.jit.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(pooling.jit, "__file__", str(copy / "jit.py"))
+    fingerprint.cache_clear()
+    try:
+        before = fingerprint()
+        helper = copy / "simd" / "vectors.py"
+        helper.write_text(helper.read_text() + "\n# edited\n")
+        fingerprint.cache_clear()
+        assert fingerprint() != before
+    finally:
+        monkeypatch.undo()
+        fingerprint.cache_clear()
+
+
+FACTOR = 2
+
+
+@kernel
+def scaled(x: int) -> int:
+    return x * FACTOR
+
+
+@kernel
+def twice_scaled(x: int) -> int:
+    return scaled(scaled(x))
+
+
+def test_constants_are_bound_in_called_kernels_too() -> None:
+    assert twice_scaled(3) == 12
+    assert twice_scaled.over(FACTOR=5)(3) == 75
+    assert scaled(3) == 6
+    assert isinstance(twice_scaled.over(scaled=scaled.over(FACTOR=7)), Kernel)
+    assert twice_scaled.over(scaled=scaled.over(FACTOR=7))(1) == 49
