@@ -86,22 +86,25 @@ def _negative_and_odd() -> Array:
 EXHIBITS = (
     Exhibit(
         "undivided mean",
-        "The mean's backward repeats the gradient and forgets to divide it by the window's area: all gradients before the "
-        "pooling are four times too large, like a learning rate that nobody chose.",
+        "The mean's backward was two calls of repeat, which hand every cell its window's gradient whole and forget to divide "
+        "it by the window's area. All gradients before the pooling are four times too large, like a learning rate that "
+        "nobody chose.",
         UndividedMean,
         _normal,
     ),
     Exhibit(
         "mask pays every tie",
-        "The mask gives the whole gradient to every cell that equals the maximum. After ReLU whole windows are 0, and all four "
-        "cells are paid in full.",
+        "The mask, upscaled maximum == x, is true for every cell that ties, and each is paid the whole gradient. Ties look "
+        "rare, but after ReLU whole windows are 0: four cells are paid where one is owed, and the error grows with every layer. "
+        "Where nothing ties the mask is right, so tests on random numbers do not see it.",
         PaysEveryTie,
         _after_relu,
     ),
     Exhibit(
         "zero padding",
-        "block_reduce fills odd sizes up with zeros. Where the last window holds negative numbers, the padding wins: the "
-        "maximum is 0, a value that is not in the input, and the gradient is lost.",
+        "block_reduce fills odd sizes up with zeros. Where the last window holds negative numbers the padding wins: the "
+        "maximum is 0, a value that is not in the input, no cell equals it, and the gradient is lost. It is the right "
+        "gradient of the wrong function: no difference of its forward pass shows that, but x + 8 does not pool to y + 8.",
         ZeroPadding,
         _negative_and_odd,
     ),

@@ -127,10 +127,14 @@ def _cache_in(folder: Path, function: Callable[..., Any], function_cache: Any) -
                 return None  # compile instead
 
         def save_overload(self, *args: Any) -> None:
-            try:
-                super().save_overload(*args)
-            except (OSError, RuntimeError):
-                pass  # read-only, full, or interrupted: the next process compiles again
+            for _ in range(2):
+                try:
+                    super().save_overload(*args)
+                    return
+                except OSError:
+                    return  # read-only or full: the next process compiles again
+                except Exception:  # a damaged index: without it, the second time works
+                    Path(self._cache_file._index_path).unlink(missing_ok=True)
 
     return Cache(function)
 

@@ -91,7 +91,19 @@ def cases() -> Iterator[Case]:
     for layout, ndim, channels in extras:
         yield Case("k2s2", ndim, layout, "float32", "ties", channels)  # type: ignore[arg-type]
         yield Case("k3s2p1", ndim, layout, "float32", "nan", channels)  # type: ignore[arg-type]
-    for dtype in ("float64", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"):
+    for dtype in (
+        "float64",
+        "float16",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "bool",
+    ):
         yield Case("k2s2", 2, "channels_last", dtype, "ties", channels=18)
     for dtype in ("float64", "float16"):
         yield Case("k3s1p1", 2, "channels_first", dtype, "nan")

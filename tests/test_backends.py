@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import Array, Case, cases, same_bits
 
 import pooling
 from pooling.backend import TIES
+from tests.cases import Array, Case, cases, same_bits
 
 CASES = list(cases())
 OTHERS = [name for name in pooling.backends() if name != "reference"]
@@ -67,7 +67,9 @@ def test_max(case: Case, name: str, ties: Any) -> None:
     assert same_bits(x, before), "x was changed"
 
 
-@pytest.mark.parametrize(("case", "name", "ties"), [p for p in offered("avg") if p.values[0].data in ("normal", "ties")])
+@pytest.mark.parametrize(
+    ("case", "name", "ties"), [p for p in offered("avg") if p.values[0].data in ("normal", "ties")]
+)
 def test_mean(case: Case, name: str, ties: Any) -> None:
     x = case.input()
     for options in ({}, {"count_include_pad": False}, {"divisor_override": 3}):

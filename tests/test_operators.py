@@ -72,7 +72,9 @@ def test_indices_point_at_the_maxima() -> None:
     x = image(2, 3, 6, 7)
     y, indices = pooling.max_pool(x, 3, 2, 1, return_indices=True)
     assert indices.dtype == np.int64
-    np.testing.assert_array_equal(np.take_along_axis(x.reshape(2, 3, -1), indices.reshape(2, 3, -1), 2), y.reshape(2, 3, -1))
+    np.testing.assert_array_equal(
+        np.take_along_axis(x.reshape(2, 3, -1), indices.reshape(2, 3, -1), 2), y.reshape(2, 3, -1)
+    )
 
 
 @pytest.mark.parametrize("backend", ["strided_slices", "numba_loops", "simd"])

@@ -165,7 +165,7 @@ def test_what_a_peer_cannot_do_has_a_reason(
 
 
 def test_without_a_compiler_the_compiled_one_stays_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pytorch.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     compiled = next(c for c in pytorch.contenders() if c.name == COMPILED)
     assert "needs a C++ compiler" in (compiled.why_not(WORKLOADS[0]) or "")
 

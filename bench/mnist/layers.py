@@ -182,7 +182,7 @@ class Softmax:
 
     def backward(self) -> Array:
         """Gradient of the loss with respect to the scores."""
-        d = self._p
+        d: Array = self._p
         d[np.arange(len(d)), self._labels] -= 1
         d /= len(d)
         return d

@@ -23,9 +23,7 @@ from pooling.taps import has_nan, settle_zeros, wins
 def reduce_blocks(x: Array, problem: Problem, func: Any) -> Array:
     from skimage.measure import block_reduce
 
-    result: Array = block_reduce(
-        covered(x, problem), (1, *problem.window.kernel_size, 1), func
-    )
+    result: Array = block_reduce(covered(x, problem), (1, *problem.window.kernel_size, 1), func)
     return result
 
 
