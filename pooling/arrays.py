@@ -27,7 +27,7 @@ def as_array(name: str, value: Any) -> Array:
     return array if fit else np.array(array, order="C", copy=True)
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: Array) -> Array:
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: Any) -> Array:
     """`out`, if a result of this shape and dtype, computed from `sources`, may be written to it."""
     if not isinstance(out, np.ndarray):
         raise PoolingError(f"out is {type(out).__name__}: it must be a NumPy array of shape {shape} and dtype {dtype}")

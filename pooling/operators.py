@@ -167,17 +167,20 @@ class _Operator:
             (outer, *window.output_size, inner),
         )
 
-    def _forward(self, x: Array, out: Array | None, training: bool) -> tuple[Array, Saved]:
+    def _forward(self, given: Any, out: Array | None, training: bool) -> tuple[Array, Array, Saved]:
+        """x as the backend sees it, y, and what to hand to `backward`."""
+        x = as_array("x", given)
         plan = self._plan(x)
-        y = np.empty(plan.y_shape, x.dtype) if out is None else check_out(out, plan.y_shape, x.dtype, x)
+        # Not only x may not be written to: where it is a copy, neither may what the caller has.
+        y = np.empty(plan.y_shape, x.dtype) if out is None else check_out(out, plan.y_shape, x.dtype, x, given)
         kept: Kept = ()
         if y.size:
             kept = plan.run.forward(x.reshape(plan.canonical), plan.problem, y.reshape(plan.y_canonical), training)
-        return y, Saved(plan, kept)
+        return x, y, Saved(plan, kept)
 
     def __call__(self, x: Any, *, out: Array | None = None) -> Array:
         """Pool `x` and keep nothing: :meth:`forward` for inference."""
-        return self._forward(as_array("x", x), out, False)[0]
+        return self._forward(x, out, False)[1]
 
     def forward(self, x: Any, *, out: Array | None = None) -> tuple[Array, Saved]:
         """Pool `x` and keep what :meth:`backward` needs.
@@ -200,7 +203,7 @@ class _Operator:
         PoolingError
             `x`, or an argument of the operator on it, is wrong; nothing has been computed.
         """
-        return self._forward(as_array("x", x), out, True)
+        return self._forward(x, out, True)[1:]
 
     def backward(self, dy: Any, saved: Saved, *, out: Array | None = None) -> Array:
         """Gradient with respect to the `x` whose :meth:`forward` gave `saved`, given the gradient `dy` with respect to `y`.
@@ -210,7 +213,7 @@ class _Operator:
         dy
             Array of y's shape and dtype (float16, float32 or float64).
         saved
-            From the forward pass of this operator, or of one with equal arguments.
+            From the forward pass of this operator, or of one with equal arguments; with backend="auto", any backend's.
         out
             Array to fill instead of a new one: C-contiguous, of x's shape and dtype, apart from `dy`.
 
@@ -226,7 +229,10 @@ class _Operator:
             `dy` or `saved` does not belong to this operator; nothing has been computed.
         """
         if not isinstance(saved, Saved):
-            raise PoolingError(f"saved is {saved!r}: pass what this operator's forward returned as its second value")
+            kind = type(saved).__name__
+            raise PoolingError(
+                f"saved is of type {kind}: pass what this operator's forward returned as its second value"
+            )
         plan = saved.plan
         if self._plans.get((plan.shape, plan.dtype)) is not plan and (
             self.data_format != plan.data_format or self.problem(plan.shape) != plan.problem
@@ -234,9 +240,15 @@ class _Operator:
             raise PoolingError(
                 f"saved comes from another operator's forward pass (of {plan.problem}), not from {self!r}"
             )
+        if self.backend not in ("auto", plan.backend):
+            raise PoolingError(
+                f"saved comes from backend={plan.backend!r}, but this operator has backend={self.backend!r}: "
+                "call backward of the operator whose forward gave it"
+            )
         if plan.dtype.kind != "f":
             raise DTypeError(f"x had dtype {plan.dtype}, which has no gradient: pool x.astype(np.float32) to train")
-        dy = as_array("dy", dy)
+        given = dy
+        dy = as_array("dy", given)
         if dy.shape != plan.y_shape:
             raise PoolingError(f"dy has shape {dy.shape}, but the y of this forward pass has {plan.y_shape}")
         if dy.dtype != plan.dtype:
@@ -244,7 +256,7 @@ class _Operator:
         if out is None:
             dx = np.empty(plan.shape, dy.dtype)
         else:
-            dx = check_out(out, plan.shape, dy.dtype, dy, *saved.kept)
+            dx = check_out(out, plan.shape, dy.dtype, dy, given, *saved.kept)
         if dx.size:
             plan.run.backward(dy.reshape(plan.y_canonical), saved.kept, plan.problem, dx.reshape(plan.canonical))
         return dx
@@ -316,8 +328,7 @@ class MaxPool(_Operator):
 
         The convention of PyTorch's ``return_indices=True``. A window of padding alone has the index -1.
         """
-        x = as_array("x", x)
-        y, saved = self._forward(x, out, True)
+        x, y, saved = self._forward(x, out, True)
         plan = saved.plan
         c_x, c_y = x.reshape(plan.canonical), y.reshape(plan.y_canonical)
         taps = plan.run.taps(saved.kept, plan.problem, c_y) if plan.run.taps and saved.kept else None
@@ -363,6 +374,8 @@ class AvgPool(_Operator):
     ) -> None:
         if divisor_override is not None:
             divisor_override = as_int("divisor_override", divisor_override, divisor_override, least=1)
+        if not isinstance(count_include_pad, bool | np.bool_):
+            raise PoolingError(f"count_include_pad={count_include_pad!r}: it must be True or False")
         super().__init__(
             kernel_size,
             stride,

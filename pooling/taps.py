@@ -30,6 +30,11 @@ def lowest(dtype: np.dtype[Any]) -> Any:
     return dtype.type(np.iinfo(dtype).min if dtype.kind in "iu" else False)
 
 
+def wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype to add, count and divide in: float16 stops counting at 2048, and ends at 65504."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
 def bits(array: Array) -> Array:
     """The same memory seen as unsigned integers, where a multiplication by 0 or 1 is exact.
 

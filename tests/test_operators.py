@@ -1,4 +1,4 @@
-"""The operators: shapes, arguments, arrays of all kinds, and errors that name the argument, the value and the remedy."""
+"""The operators: shapes, what arguments mean, and what the contract says of padding, ties, NaN and divisors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling import PoolingError
+from tests.cases import Array
 
 
 def image(*shape: int, dtype: Any = np.float32) -> Any:
@@ -26,6 +26,10 @@ def image(*shape: int, dtype: Any = np.float32) -> Any:
         ((8,), (2,), (4,)),
         ((5, 2, 3, 8, 9), (2, 3), (5, 2, 3, 4, 3)),
         ((2, 1, 4, 4, 4, 4), (2, 2, 2, 2), (2, 1, 2, 2, 2, 2)),
+        ((2, 1, 4, 4, 4, 4), 2, (2, 1, 2, 2, 2, 2)),
+        ((3, 1, 6), [3], (3, 1, 2)),
+        ((2, 3, 8, 9), np.array([2, 3]), (2, 3, 4, 3)),
+        ((2, 3, 8, 9), np.int64(3), (2, 3, 2, 3)),
     ],
 )
 def test_any_number_of_dimensions(shape: tuple[int, ...], kernel: Any, expected: tuple[int, ...]) -> None:
@@ -68,144 +72,150 @@ def test_spelled_paddings() -> None:
     np.testing.assert_array_equal(lower, pooling.max_pool(x, 2, 2, "same_lower"))
 
 
-def test_indices_point_at_the_maxima() -> None:
-    x = image(2, 3, 6, 7)
-    y, indices = pooling.max_pool(x, 3, 2, 1, return_indices=True)
-    assert indices.dtype == np.int64
-    np.testing.assert_array_equal(
-        np.take_along_axis(x.reshape(2, 3, -1), indices.reshape(2, 3, -1), 2), y.reshape(2, 3, -1)
-    )
-
-
-@pytest.mark.parametrize("backend", ["strided_slices", "numba_loops", "simd"])
-def test_arrays_of_all_kinds(backend: str) -> None:
-    x = image(4, 6, 8, 10)
-    raw = np.zeros(x.nbytes + 1, np.uint8)
-    unaligned = raw[1:].view(np.float32).reshape(x.shape)
-    unaligned[...] = x
-    frozen = x.copy()
-    frozen.flags.writeable = False
-    kinds = {
-        "Fortran": np.asfortranarray(x),
-        "backwards": x[:, :, ::-1, ::-1][:, :, ::-1, ::-1],
-        "strided": np.repeat(x, 2, axis=3)[..., ::2],
-        "unaligned": unaligned,
-        "read-only": frozen,
-        "other bytes": x.astype(">f4"),
-        "a list": x.tolist(),
-    }
-    pool = pooling.MaxPool(2, backend=backend)
-    y, saved = pool.forward(x)
-    dx = pool.backward(y, saved)
-    for name, kind in kinds.items():
-        got, saved = pool.forward(kind)
-        np.testing.assert_array_equal(got, y, err_msg=name)
-        gradient = got.transpose(3, 2, 1, 0).copy().transpose(3, 2, 1, 0)
-        if got.dtype == np.float32:
-            np.testing.assert_array_equal(pool.backward(gradient, saved), dx, err_msg=name)
-    broadcast = np.broadcast_to(x[:1], x.shape)
-    np.testing.assert_array_equal(pool(broadcast)[2], y[0])
-
-
-def test_out_is_filled_and_returned() -> None:
-    x = image()
-    pool = pooling.MaxPool(2)
-    out = np.full((2, 3, 3, 3), np.nan, np.float32)
-    y, saved = pool.forward(x, out=out)
-    assert y is out
-    assert np.isfinite(out).all()
-    dx = np.full_like(x, np.nan)
-    assert pool.backward(y, saved, out=dx) is dx
-    assert dx.sum() == pytest.approx(y.sum(), rel=1e-5)
-
-
-def test_results_are_not_views_of_arguments() -> None:
-    x = image()
-    y, saved = pooling.MaxPool(1).forward(x)
-    assert not np.may_share_memory(x, y)
-    assert not np.may_share_memory(pooling.MaxPool(1).backward(y, saved), y)
-
-
-WRONG_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
-    "zero kernel": ({"kernel_size": 0}, r"kernel_size.*0"),
-    "negative kernel": ({"kernel_size": -2}, r"kernel_size.*-2"),
-    "float kernel": ({"kernel_size": 2.5}, r"kernel_size.*2\.5"),
-    "bool kernel": ({"kernel_size": True}, r"kernel_size.*True"),
-    "empty kernel": ({"kernel_size": ()}, r"kernel_size.*\(\)"),
-    "zero stride": ({"kernel_size": 2, "stride": 0}, r"stride.*0"),
-    "lengths": ({"kernel_size": (2, 2), "stride": (2, 2, 2)}, r"stride.*3"),
-    "negative padding": ({"kernel_size": 2, "padding": -1}, r"padding.*-1"),
-    "too much padding": ({"kernel_size": 2, "padding": 2}, r"padding.*2"),
-    "unknown padding": ({"kernel_size": 2, "padding": "full"}, r"padding.*full.*same_upper"),
-    "zero dilation": ({"kernel_size": 2, "dilation": 0}, r"dilation.*0"),
-    "ceil_mode": ({"kernel_size": 2, "ceil_mode": 1}, r"ceil_mode.*1"),
-    "data_format": ({"kernel_size": 2, "data_format": "NHWC"}, r"data_format.*NHWC.*channels_last"),
-    "ties": ({"kernel_size": 2, "ties": "any"}, r"ties.*any.*first"),
-    "backend": ({"kernel_size": 2, "backend": "strided_slice"}, r"strided_slice.*strided_slices"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG_ARGUMENTS)
-def test_wrong_arguments_are_named(name: str) -> None:
-    arguments, message = WRONG_ARGUMENTS[name]
-    with pytest.raises(PoolingError, match=message):
-        pooling.MaxPool(**arguments)
-
-
-def test_wrong_inputs_are_named() -> None:
-    x = image()
-    with pytest.raises(PoolingError, match=r"dimensions"):
-        pooling.max_pool(image(5, 5), 2)
-    with pytest.raises(PoolingError, match=r"kernel_size 9.*spans 9.*smaller window or more padding"):
-        pooling.max_pool(x, 9)
-    with pytest.raises(pooling.DTypeError, match=r"complex64.*astype"):
-        pooling.max_pool(x.astype(np.complex64), 2)
-    with pytest.raises(pooling.DTypeError, match="object"):
-        pooling.max_pool(x.astype(object), 2)
-    with pytest.raises(pooling.DTypeError, match="<U"):
-        pooling.max_pool(np.full((1, 1, 4, 4), "a"), 2)
-    with pytest.raises(pooling.DTypeError, match="masked"):
-        pooling.max_pool(np.ma.masked_array(x), 2)
-    with pytest.raises(pooling.DTypeError, match=r"int32.*astype\(np\.float32\)"):
-        pooling.avg_pool(np.ones((1, 1, 4, 4), np.int32), 2)
-    with pytest.raises(PoolingError, match=r"divisor_override"):
-        pooling.AvgPool(2, divisor_override=0)
-    with pytest.raises(pooling.UnknownBackendError, match="fast"):
-        pooling.backend("fast")
-    with pytest.raises(pooling.UnsupportedError, match=r"overlap"):
-        pooling.MaxPool(3, 1, backend="strided_reshape")(x)
-
-
-def test_wrong_gradients_are_refused() -> None:
-    pool = pooling.MaxPool(2)
-    y, saved = pool.forward(image())
-    with pytest.raises(PoolingError, match=r"dy has shape \(1,\)"):
-        pool.backward(np.ones(1, np.float32), saved)
-    with pytest.raises(pooling.DTypeError, match=r"float64.*float32"):
-        pool.backward(y.astype(np.float64), saved)
-    with pytest.raises(PoolingError, match="another operator"):
-        pooling.MaxPool(3).backward(y, saved)
-    with pytest.raises(PoolingError, match="saved"):
-        pool.backward(y, None)  # type: ignore[arg-type]
-    whole, of_integers = pool.forward(np.ones((1, 1, 4, 4), np.int32))
-    with pytest.raises(pooling.DTypeError, match="no gradient"):
-        pool.backward(whole, of_integers)
-
-
-def test_wrong_outs_are_refused() -> None:
-    x = image()
-    pool = pooling.MaxPool(2)
-    with pytest.raises(PoolingError, match="shape"):
-        pool(x, out=np.empty((1, 1), np.float32))
-    with pytest.raises(PoolingError, match="overlaps"):
-        pooling.MaxPool(1)(x, out=x)
-    with pytest.raises(PoolingError, match="C-contiguous"):
-        pool(x, out=np.empty((3, 3, 3, 2), np.float32).T)
-    with pytest.raises(PoolingError, match="list"):
-        pool(x, out=[])  # type: ignore[arg-type]
-
-
 def test_pick_names_a_backend_that_can() -> None:
     pool = pooling.MaxPool(3, 2, 1, ties="split")
     name = pooling.pick((2, 3, 9, 9), np.float32, pool)
     assert pooling.backend(name).why_not((2, 3, 9, 9), np.float32, pool) is None
+
+
+# What the contract says, each on an array that one can check by eye: (x, the arguments, y, and dx for dy = 1, 10, 100, ...)
+inf, nan = np.inf, np.nan
+LESSONS: dict[str, tuple[list[float], dict[str, Any], list[float], list[float]]] = {
+    "the first of ties": ([1, 3, 3, 2], {"kernel_size": 4}, [3], [0, 1, 0, 0]),
+    "the last of ties": ([1, 3, 3, 2], {"kernel_size": 4, "ties": "last"}, [3], [0, 0, 1, 0]),
+    "equal shares": ([1, 3, 3, 2], {"kernel_size": 4, "ties": "split"}, [3], [0, 0.5, 0.5, 0]),
+    "the mask trick": ([1, 3, 3, 2], {"kernel_size": 4, "ties": "all"}, [3], [0, 1, 1, 0]),
+    "overlapping shares": ([5, 5, 5], {"kernel_size": 2, "stride": 1, "ties": "split"}, [5, 5], [0.5, 5.5, 5]),
+    "overlapping windows": ([1, 5, 2], {"kernel_size": 2, "stride": 1}, [5, 5], [0, 11, 0]),
+    "a gap between windows": ([1, 5, 9, 2, 1, 9], {"kernel_size": 2, "stride": 3}, [5, 2], [0, 1, 0, 10, 0, 0]),
+    "a NaN wins": ([1, nan, 9, 2], {"kernel_size": 4}, [nan], [0, 1, 0, 0]),
+    "the first NaN": ([inf, nan, nan, 2], {"kernel_size": 4}, [nan], [0, 1, 0, 0]),
+    "the last NaN": ([inf, nan, nan, 2], {"kernel_size": 4, "ties": "last"}, [nan], [0, 0, 1, 0]),
+    "shares of NaNs": ([inf, nan, nan, 2], {"kernel_size": 4, "ties": "split"}, [nan], [0, 0.5, 0.5, 0]),
+    "only -inf": ([-inf, -inf], {"kernel_size": 2}, [-inf], [1, 0]),
+    "only -inf, last": ([-inf, -inf], {"kernel_size": 2, "ties": "last"}, [-inf], [0, 1]),
+    "inf": ([inf, 1, inf, 2], {"kernel_size": 4}, [inf], [1, 0, 0, 0]),
+    "padding is not 0": ([-5, -3], {"kernel_size": 2, "padding": 1}, [-5, -3], [1, 10]),
+    "padding is no cell of -inf": ([-inf, 0], {"kernel_size": 2, "padding": 1}, [-inf, 0], [1, 10]),
+    "padding alone": ([4], {"kernel_size": 2, "stride": 1, "padding": 2, "dilation": 2}, [4, -inf, 4], [101]),
+    "padding alone has no share": ([1, 2, 3], {"kernel_size": 2, "stride": 4, "padding": 4, "dilation": 4, "ties": "all"},
+                                   [1, 1], [11, 0, 0]),
+    "before and after": ([1, 2, 3], {"kernel_size": 2, "padding": ((0, 1),)}, [2, 3], [0, 1, 10]),
+    "same_upper": ([1, 2, 3], {"kernel_size": 2, "padding": "same_upper"}, [2, 3], [0, 1, 10]),
+    "same_lower": ([1, 2, 3], {"kernel_size": 2, "padding": "same_lower"}, [1, 3], [1, 0, 10]),
+    "valid": ([1, 2, 3], {"kernel_size": 2, "padding": "valid"}, [2], [0, 1, 0]),
+    "ceil_mode": ([1, 2, 3], {"kernel_size": 2, "ceil_mode": True}, [2, 3], [0, 1, 10]),
+    "no window behind the data": ([1, 2, 3], {"kernel_size": 1, "stride": 2, "ceil_mode": True}, [1, 3], [1, 0, 10]),
+    "dilation": ([1, 9, 2, 8, 3], {"kernel_size": 3, "dilation": 2}, [3], [0, 0, 0, 0, 1]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+@pytest.mark.parametrize("name", pooling.backends())
+def test_lessons_of_max_pooling(name: str, lesson: str) -> None:
+    values, arguments, y, dx = LESSONS[lesson]
+    x = np.array([[values]], np.float32)
+    pool = pooling.MaxPool(**arguments, backend=name)
+    reason = pooling.backend(name).why_not(x.shape, x.dtype, pool)
+    if reason is not None:
+        with pytest.raises(pooling.PoolingError, match="can't do this"):
+            pool(x)
+        return
+    got, saved = pool.forward(x)
+    np.testing.assert_array_equal(got.ravel(), np.array(y, np.float32))
+    dy = 10.0 ** np.arange(got.size, dtype=np.float32).reshape(got.shape)
+    np.testing.assert_array_equal(pool.backward(dy, saved).ravel(), np.array(dx, np.float32))
+
+
+MEANS: dict[str, tuple[list[float], dict[str, Any], list[float], list[float]]] = {
+    "mean": ([1, 3, 5, 9], {"kernel_size": 2}, [2, 7], [0.5, 0.5, 5, 5]),
+    "padding counts": ([2, 4], {"kernel_size": 2, "padding": 1}, [1, 2], [0.5, 5]),
+    "padding does not": ([2, 4], {"kernel_size": 2, "padding": 1, "count_include_pad": False}, [2, 4], [1, 10]),
+    "divisor_override": ([2, 4], {"kernel_size": 2, "padding": 1, "divisor_override": 4}, [0.5, 1], [0.25, 2.5]),
+    "what sticks out does not count": ([2, 4, 6], {"kernel_size": 2, "ceil_mode": True}, [3, 6], [0.5, 0.5, 10]),
+    "overlapping": ([2, 4, 6], {"kernel_size": 2, "stride": 1}, [3, 5], [0.5, 5.5, 5]),
+    "a NaN": ([nan, 1, 2, 4], {"kernel_size": 2}, [nan, 3], [0.5, 0.5, 5, 5]),
+    "inf": ([inf, 1, 2, 4], {"kernel_size": 2}, [inf, 3], [0.5, 0.5, 5, 5]),
+    "dilation": ([1, 9, 3], {"kernel_size": 2, "dilation": 2}, [2], [0.5, 0, 0.5]),
+}
+
+
+@pytest.mark.parametrize("lesson", MEANS)
+@pytest.mark.parametrize("name", [name for name in pooling.backends() if "avg" in pooling.backend(name).ops])
+def test_lessons_of_mean_pooling(name: str, lesson: str) -> None:
+    values, arguments, y, dx = MEANS[lesson]
+    x = np.array([[values]], np.float32)
+    pool = pooling.AvgPool(**arguments, backend=name)
+    if pooling.backend(name).why_not(x.shape, x.dtype, pool) is not None:
+        with pytest.raises(pooling.PoolingError, match="can't do this"):
+            pool(x)
+        return
+    got, saved = pool.forward(x)
+    np.testing.assert_array_equal(got.ravel(), np.array(y, np.float32))
+    dy = 10.0 ** np.arange(got.size, dtype=np.float32).reshape(got.shape)
+    np.testing.assert_array_equal(pool.backward(dy, saved).ravel(), np.array(dx, np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"])
+@pytest.mark.parametrize("name", ["reference", "argmax_switches", "strided_slices", "numba_loops"])
+def test_windows_of_padding_alone_have_the_lowest_integer(name: str, dtype: str) -> None:
+    lowest = False if dtype == "bool" else np.iinfo(dtype).min
+    x = np.ones((1, 1, 1), dtype)
+    y = pooling.max_pool(x, 2, 2, 4, 4, backend=name)
+    assert y.tolist() == [[[1, lowest, 1]]]
+
+
+def test_the_functions_give_what_the_operators_give() -> None:
+    x = image(2, 3, 7, 6)
+    np.testing.assert_array_equal(pooling.max_pool(x, 3, 2, 1, 1, True), pooling.MaxPool(3, 2, 1, 1, True)(x))
+    choices: tuple[dict[str, Any], ...] = (
+        {"count_include_pad": False},
+        {"divisor_override": 5},
+        {"data_format": "channels_last"},
+    )
+    for options in choices:
+        y = pooling.avg_pool(x, 2, 2, 1, 1, True, **options)
+        np.testing.assert_array_equal(y, pooling.AvgPool(2, 2, 1, 1, True, **options)(x))
+
+
+def test_wrong_answers_of_other_libraries() -> None:
+    def pooled(x: Array, **options: Any) -> Array:
+        return np.asarray(pooling.max_pool(x, (2, 2), **options))
+
+    x = np.full((1, 2, 2, 4), -7, np.int32)
+    assert (pooled(x, data_format="channels_last") == -7).all(), "pytorch#109586 gave 0"
+    assert (pooled(-np.ones((3, 3), np.float32), ceil_mode=True) == -1).all(), "block_reduce pads with 0"
+    assert np.isnan(pooled(np.array([[1, nan], [2, 3]], np.float32))), "keras#16158 gave -3.4e38"
+    y, saved = pooling.MaxPool((2, 2)).forward(np.zeros((4, 4), np.float32))
+    assert pooling.MaxPool((2, 2)).backward(np.ones_like(y), saved).sum() == 4, "onnxruntime#7217 paid each tie"
+
+
+def test_operators_tell_what_they_are() -> None:
+    pool = pooling.MaxPool((2, 3), padding=[(0, 1), (1, 1)], ties="last", backend="numba_loops")
+    assert eval(repr(pool), {"MaxPool": pooling.MaxPool}).problem((1, 1, 5, 5)) == pool.problem((1, 1, 5, 5))
+    assert "divisor_override=3" in repr(pooling.AvgPool(2, divisor_override=3))
+
+
+def test_saved_names_its_backend() -> None:
+    for name in ("strided_slices", "numba_loops"):
+        assert pooling.MaxPool(2, backend=name).forward(image())[1].backend == name
+    assert pooling.MaxPool(2).forward(image())[1].backend == pooling.pick((2, 3, 6, 7), "float32", pooling.MaxPool(2))
+
+
+@pytest.mark.parametrize("ties", ["first", "last", "split", "all"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int8", "bool"])
+def test_auto_never_changes_the_policy(ties: Any, dtype: str) -> None:
+    for arguments in ((2,), (3, 2, 1)):
+        for kernel, shape in ((arguments[0], (1, 2, 5, 5)), ((2, 2, 2, 2), (1, 3, 3, 3, 3))):
+            pool = pooling.MaxPool(kernel, *arguments[1:], ties=ties)
+            name = pooling.pick(shape, dtype, pool)
+            assert ties in pooling.backend(name).ties
+            assert pooling.backend(name).why_not(shape, dtype, pool) is None
+            assert not pooling.backend(name).reference_only
+
+
+def test_nobody_can_do_what_nobody_does() -> None:
+    with pytest.raises(
+        pooling.UnsupportedError, match=r"no backend can do this: simd: .*take complex64.*; numba_loops: "
+    ):
+        pooling.pick((1, 1, 4, 4), np.complex64, pooling.MaxPool(2))

@@ -17,6 +17,7 @@ from bench.report import milliseconds, update_readme, write
 from bench.results import Results, Row, load, save
 from bench.suite import training_row
 from bench.workloads import Workload
+from pooling.backend import Ties
 
 WORKLOADS = (
     Workload("small", "a network", (2, 3, 8, 8), 2),
@@ -47,9 +48,8 @@ def results() -> Results:
         for workload in WORKLOADS[: 2 if stage == "workloads" else 1]:
             rows += measure(workload, backends(), Patience(0.01, 10, (1, 1)), threads=1, stage=stage)
     data = digits()
-    settings = [
-        Settings(backend=b, ties=t, images=64, epochs=1) for b, t in (("simd", "first"), ("repeat_mask", "all"))
-    ]  # type: ignore[arg-type]
+    competing: tuple[tuple[str, Ties], ...] = (("simd", "first"), ("repeat_mask", "all"))
+    settings = [Settings(backend=b, ties=t, images=64, epochs=1) for b, t in competing]
     rows += [training_row("epoch", s, data, 64, h) for s, h in zip(settings, race(settings, data), strict=True)]
     for pool in ("max", "avg"):
         one = Settings(pool=pool, images=64, epochs=1)

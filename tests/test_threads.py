@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +17,9 @@ import pytest
 
 import pooling
 from pooling import threads
+from tests.cases import Array, gradient_for, same_bits
+
+COUNTS = (1, 2, 3, 5)
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +50,42 @@ def test_an_error_in_a_thread_reaches_the_caller() -> None:
     with pytest.raises(RuntimeError, match="at"):
         threads.split(work, 100, 1 << 24)
     test_every_part_is_done_once(4)
+
+
+@pytest.mark.parametrize("name", ["strided_slices", "numba_loops", "simd"])
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("batch", [1, 7])
+def test_the_same_bits_with_any_number_of_threads(name: str, data_format: Any, batch: int) -> None:
+    """Planes too large for a buffer, cut into bands and over threads. One item is split as well."""
+    rng = np.random.default_rng(0)
+    x = np.round(rng.standard_normal((batch, 20, 131, 97)) * 2).astype(np.float32)
+    if data_format == "channels_last":
+        x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    for arguments in ((3, 2, 1), (2, 2), (3, 1, 1)):
+        exact = pooling.MaxPool(*arguments, data_format=data_format, backend="argmax_switches")
+        y, saved = exact.forward(x)
+        dx = exact.backward(gradient_for(y), saved)
+        pool = pooling.MaxPool(*arguments, data_format=data_format, backend=name)
+        for n in COUNTS:
+            pooling.set_num_threads(n)
+            got, saved = pool.forward(x)
+            assert same_bits(got, y)
+            assert same_bits(pool.backward(gradient_for(y), saved), dx)
+
+
+@pytest.mark.parametrize("name", ["strided_slices", "numba_loops", "simd"])
+def test_means_have_the_same_bits_with_any_number_of_threads(name: str) -> None:
+    x = np.random.default_rng(0).standard_normal((7, 20, 80, 60)).astype(np.float32)
+    for arguments in ((3, 2, 1), (2, 2)):
+        pool = pooling.AvgPool(*arguments, backend=name)
+        results = []
+        for n in COUNTS:
+            pooling.set_num_threads(n)
+            y, saved = pool.forward(x)
+            results.append((y, pool.backward(gradient_for(y), saved)))
+        for y, dx in results[1:]:
+            assert same_bits(y, results[0][0])
+            assert same_bits(dx, results[0][1])
 
 
 def test_sixteen_threads_on_one_operator() -> None:
@@ -87,9 +129,83 @@ def test_a_forked_child_pools() -> None:
     assert child.exitcode == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_in_the_middle_of_calls() -> None:
+    """While other threads pool: the child has neither them nor the locks they held."""
+    pooling.set_num_threads(3)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    _in_child(queue)
+    here = queue.get(timeout=30)
+    stop = threading.Event()
+    x = np.random.default_rng(0).standard_normal((16, 20, 40, 40)).astype(np.float32)
+
+    def pool_on() -> None:
+        pool = pooling.MaxPool(2)
+        while not stop.is_set():
+            pool(x)
+
+    busy = [threading.Thread(target=pool_on) for _ in range(2)]
+    for thread in busy:
+        thread.start()
+    try:
+        for _ in range(3):
+            child = context.Process(target=_in_child, args=(queue,))
+            child.start()
+            assert queue.get(timeout=60) == here
+            child.join(30)
+            assert child.exitcode == 0
+    finally:
+        stop.set()
+        for thread in busy:
+            thread.join()
+
+
+def test_a_spawned_child_pools() -> None:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    _in_child(queue)
+    here = queue.get(timeout=30)
+    child = context.Process(target=_in_child, args=(queue,))
+    child.start()
+    assert queue.get(timeout=120) == here
+    child.join(30)
+    assert child.exitcode == 0
+
+
+def pool_for_ever(pool: pooling.MaxPool, x: Array) -> None:
+    while True:
+        y, saved = pool.forward(x)
+        pool.backward(y, saved)
+
+
+@pytest.mark.parametrize("name", ["reference", "strided_slices", "numba_loops", "simd"])
+def test_an_interrupt_leaves_a_library_that_works(name: str) -> None:
+    pooling.set_num_threads(3)
+    x = np.random.default_rng(0).standard_normal((8, 20, 40, 40)).astype(np.float32)
+    pool = pooling.MaxPool(2, backend=name)
+    small = x[:1, :2]
+    exact = pooling.MaxPool(2, backend="argmax_switches")(x)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    pool(small)  # compiled before it is interrupted
+    try:
+        for delay in (0.01, 0.02, 0.03):
+            timer = threading.Timer(delay, _thread.interrupt_main)
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                pool_for_ever(pool, x)
+            timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert same_bits(pool(small), exact[:1, :2])
+    if name != "reference":
+        assert same_bits(pool(x), exact)
+
+
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-W", "error", "-c", code],
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -109,6 +225,30 @@ def test_the_environment_sets_the_number() -> None:
 def test_wrong_numbers_are_named(n: Any) -> None:
     with pytest.raises(pooling.PoolingError, match="threads"):
         pooling.set_num_threads(n)
+
+
+def test_who_helps_does_not_wait_for_help() -> None:
+    """Work that splits again, on a helper, does so alone: else helpers could wait for each other for ever."""
+    pooling.set_num_threads(4)
+    done = np.zeros((50, 50), int)
+
+    def outer(start: int, stop: int) -> None:
+        for i in range(start, stop):
+
+            def inner(first: int, last: int, i: int = i) -> None:
+                done[i, first:last] += 1
+
+            threads.split(inner, 50, 1 << 24)
+
+    threads.split(outer, 50, 1 << 24)
+    assert (done == 1).all()
+
+
+def test_small_work_stays_here() -> None:
+    pooling.set_num_threads(4)
+    seen = set()
+    threads.split(lambda start, stop: seen.add((threading.get_ident(), start, stop)), 100, 1000)
+    assert seen == {(threading.get_ident(), 0, 100)}
 
 
 def test_scratch_is_aligned_and_kept() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.backends._tiles import covered, needs_tiles, zero_uncovered
-from pooling.taps import has_nan, settle_zeros, wins
+from pooling.taps import has_nan, settle_zeros, wide, wins
 
 
 def reduce_blocks(x: Array, problem: Problem, func: Any) -> Array:
@@ -54,7 +54,7 @@ def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
 
 
 def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-    covered(dx, problem)[...] = upscaled(dy, problem) / dy.dtype.type(problem.window.n_taps)
+    covered(dx, problem)[...] = upscaled(dy, problem) / wide(dy.dtype).type(problem.window.n_taps)
     zero_uncovered(dx, problem)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.backends._tiles import needs_tiles, tiles, zero_uncovered
-from pooling.taps import bits, has_nan, settle_zeros, wins
+from pooling.taps import bits, has_nan, settle_zeros, wide, wins
 
 
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
@@ -30,7 +30,7 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     boxes, inside = tiles(x, problem)
     mask = wins(boxes, np.expand_dims(y, inside), has_nan(y))
     if problem.ties == "split":
-        dy = dy / mask.sum(axis=inside, dtype=dy.dtype)
+        dy = dy / mask.sum(axis=inside, dtype=wide(dy.dtype)).astype(dy.dtype, copy=False)
     # Bits, not floats: a product with a mask must not turn inf into NaN.
     np.multiply(mask, bits(np.expand_dims(dy + dy.dtype.type(0), inside)), out=tiles(bits(dx), problem)[0])
     zero_uncovered(dx, problem)
@@ -38,14 +38,14 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     boxes, inside = tiles(x, problem)
-    wide = np.float32 if x.dtype == np.float16 else x.dtype
-    y[...] = boxes.sum(axis=inside, dtype=wide) / problem.divisors(wide)
+    dtype = wide(x.dtype)
+    y[...] = boxes.sum(axis=inside, dtype=dtype) / problem.divisors(dtype)
     return ()
 
 
 def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     boxes, inside = tiles(dx, problem)
-    boxes[...] = np.expand_dims(dy / problem.divisors(dy.dtype), inside)
+    boxes[...] = np.expand_dims(dy / problem.divisors(wide(dy.dtype)), inside)
     zero_uncovered(dx, problem)
 
 

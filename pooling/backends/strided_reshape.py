@@ -18,7 +18,7 @@ import numpy as np
 
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
 from pooling.backends._gather import windows
-from pooling.taps import bits, has_nan, settle_zeros, wins
+from pooling.taps import bits, has_nan, settle_zeros, wide, wins
 
 
 def cell_axes(problem: Problem) -> tuple[int, ...]:
@@ -37,7 +37,7 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     inside = cell_axes(problem)
     mask = wins(windows(x, problem), np.expand_dims(y, inside), has_nan(y))
     if problem.ties == "split":
-        dy = dy / mask.sum(axis=inside, dtype=dy.dtype)
+        dy = dy / mask.sum(axis=inside, dtype=wide(dy.dtype)).astype(dy.dtype, copy=False)
     elif problem.ties != "all":
         mask = keep_one(mask, problem)
     dx.fill(0)
@@ -57,14 +57,14 @@ def keep_one(mask: Array, problem: Problem) -> Array:
 
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    wide = np.float32 if x.dtype == np.float16 else x.dtype
-    y[...] = windows(x, problem).sum(axis=cell_axes(problem), dtype=wide) / problem.divisors(wide)
+    dtype = wide(x.dtype)
+    y[...] = windows(x, problem).sum(axis=cell_axes(problem), dtype=dtype) / problem.divisors(dtype)
     return ()
 
 
 def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     dx.fill(0)
-    windows(dx, problem)[...] = np.expand_dims(dy / problem.divisors(dy.dtype), cell_axes(problem))
+    windows(dx, problem)[...] = np.expand_dims(dy / problem.divisors(wide(dy.dtype)), cell_axes(problem))
 
 
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:

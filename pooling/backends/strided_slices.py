@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
-from pooling.taps import NOBODY, bits, has_nan, kept_taps, loses, lowest, settle_zeros, tap_dtype, wins
+from pooling.taps import NOBODY, bits, has_nan, kept_taps, loses, lowest, settle_zeros, tap_dtype, wide, wins
 from pooling.threads import split
 from pooling.window import Index
 
@@ -122,10 +122,10 @@ def pay(kept: Kept, dy: Array, problem: Problem, dx: Array) -> None:
         nan = has_nan(y)
         won = [wins(x[inputs], y[outputs], nan) for _, outputs, inputs in slices]
     if problem.ties == "split":
-        count = np.zeros_like(dy)
+        count = np.zeros(dy.shape, wide(dy.dtype))
         for mask, (_, outputs, _) in zip(won, slices, strict=True):
             count[outputs] += mask
-        dy = dy / np.maximum(count, 1)
+        dy = dy / np.maximum(count, 1).astype(dy.dtype, copy=False)
     dy_bits = bits(dy + dy.dtype.type(0))  # a gradient of -0.0 arrives as 0.0, as if it were added to zero
     if not problem.window.covers:
         dx.fill(0)
@@ -137,12 +137,12 @@ def pay(kept: Kept, dy: Array, problem: Problem, dx: Array) -> None:
 
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    wide = np.dtype(np.float32) if x.dtype == np.float16 else x.dtype
-    divisors = problem.divisors(wide)
+    dtype = wide(x.dtype)
+    divisors = problem.divisors(dtype)
 
     def work(block: slice) -> None:
-        total = np.empty(y[block].shape, wide)
-        reduce_axes(x[block].astype(wide, copy=False), problem, total, np.add, 0)
+        total = np.empty(y[block].shape, dtype)
+        reduce_axes(x[block].astype(dtype, copy=False), problem, total, np.add, 0)
         y[block] = total / divisors
 
     in_blocks(work, x)
@@ -150,13 +150,13 @@ def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
 
 
 def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-    wide = np.dtype(np.float32) if dy.dtype == np.float16 else dy.dtype
-    divisors = problem.divisors(wide)
+    dtype = wide(dy.dtype)
+    divisors = problem.divisors(dtype)
 
     def work(block: slice) -> None:
         spread = dy[block] / divisors
         for i, axis in enumerate(problem.window.axes):
-            result = np.zeros((*spread.shape[: i + 1], axis.size, *spread.shape[i + 2 :]), wide)
+            result = np.zeros((*spread.shape[: i + 1], axis.size, *spread.shape[i + 2 :]), dtype)
             for outputs, cells in map(axis.cells, range(axis.kernel)):
                 result[along(i, cells)] += spread[along(i, outputs)]
             spread = result

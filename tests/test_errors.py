@@ -1,0 +1,301 @@
+"""Bad input: an error before any work, which names the argument, its value and the remedy."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pooling
+from pooling import DTypeError, PoolingError, UnknownBackendError, UnsupportedError
+
+X = np.random.default_rng(0).standard_normal((2, 3, 6, 7)).astype(np.float32)
+
+NOT_SIZES: list[tuple[Any, str]] = [
+    (0, r"=0: 0 is too small, it must be at least 1"),
+    (-2, r"=-2: -2 is too small"),
+    (2.5, r"=2\.5: 2\.5 is not an int"),
+    (2.0, r"=2\.0: 2\.0 is not an int"),
+    (np.float64(2), r"=2\.0: 2\.0 is not an int"),
+    (True, r"=True: True is not an int"),
+    (np.bool_(True), r"=True: True is not an int"),
+    ("2", r"='2': '2' is not an int"),
+    (1j, r"=1j: 1j is not an int"),
+    ({2}, r"=\{2\}: \{2\} is not an int"),
+    ((2, 0), r"=\(2, 0\): 0 is too small"),
+    ((2, 2.5), r"=\(2, 2\.5\): 2\.5 is not an int"),
+    ([2, None], r"=\(2, None\): None is not an int"),
+    (np.array([2, -1]), r"=\(2, -1\): -1 is too small"),
+]
+
+
+@pytest.mark.parametrize("operator", [pooling.MaxPool, pooling.AvgPool])
+@pytest.mark.parametrize("argument", ["kernel_size", "stride", "dilation"])
+@pytest.mark.parametrize(("value", "message"), NOT_SIZES, ids=[str(value) for value, _ in NOT_SIZES])
+def test_sizes_that_are_none(operator: Any, argument: str, value: Any, message: str) -> None:
+    with pytest.raises(PoolingError, match=f"^{argument}{message}"):
+        operator(**{"kernel_size": 2, argument: value})
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no kernel": ({"kernel_size": None}, r"kernel_size=None.*not an int"),
+    "empty kernel": ({"kernel_size": ()}, r"kernel_size=\(\) has no entry: give one per spatial dimension"),
+    "stride of another length": (
+        {"kernel_size": (2, 2), "stride": (2, 2, 2)},
+        r"stride=.* 3 entries: give one int, or 2",
+    ),
+    "dilation of another length": ({"kernel_size": (2, 2), "dilation": (1,)}, r"dilation=\(1,\) has 1 entries.* 2"),
+    "padding of another length": ({"kernel_size": (2, 2), "padding": (1, 1, 1)}, r"padding=.* 3 entries.*2 ints or"),
+    "negative padding": ({"padding": -1}, r"padding=-1: -1 is too small, it must be at least 0"),
+    "negative half of a pair": ({"padding": ((1, -1),)}, r"padding=\(\(1, -1\),\): -1 is too small"),
+    "padding of three": ({"padding": ((1, 1, 1),)}, r"padding=.*\(1, 1, 1\) is not an int or a \(before, after\) pair"),
+    "padding of a window": ({"padding": 2}, r"padding=2: 2 is too large for kernel_size 2.*use at most 1"),
+    "padding of a dilated window": ({"padding": 4, "dilation": 3}, r"padding=4: 4 is too large.*dilation 3.*at most 3"),
+    "float padding": ({"padding": 0.5}, r"padding=0\.5: 0\.5 is not an int"),
+    "bool padding": ({"padding": True}, r"padding=True: True is not an int"),
+    "no padding": ({"padding": None}, r"padding=None: None is not an int"),
+    "unknown padding": ({"padding": "same"}, r"padding='same'.*'valid', 'same_upper', 'same_lower'"),
+    "ceil_mode": ({"ceil_mode": 1}, r"ceil_mode=1: it must be True or False"),
+    "data_format": ({"data_format": "NHWC"}, r"data_format='NHWC'.*'channels_first', 'channels_last'"),
+    "backend": ({"backend": "strided_slice"}, r"backend='strided_slice': did you mean 'strided_slices'\?"),
+    "backend in capitals": ({"backend": "SIMD"}, r"backend='SIMD'.*There are: auto, reference.*simd"),
+    "no backend": ({"backend": None}, r"backend=None.*There are: auto"),
+}
+OF_MAX: dict[str, tuple[dict[str, Any], str]] = {
+    "ties": ({"ties": "any"}, r"ties='any': it must be one of 'first', 'last', 'split', 'all'"),
+    "no ties": ({"ties": None}, r"ties=None: it must be one of 'first'"),
+}
+OF_AVG: dict[str, tuple[dict[str, Any], str]] = {
+    "divisor 0": ({"divisor_override": 0}, r"divisor_override=0: 0 is too small, it must be at least 1"),
+    "negative divisor": ({"divisor_override": -3}, r"divisor_override=-3: -3 is too small"),
+    "float divisor": ({"divisor_override": 2.5}, r"divisor_override=2\.5: 2\.5 is not an int"),
+    "bool divisor": ({"divisor_override": True}, r"divisor_override=True: True is not an int"),
+    "count_include_pad": ({"count_include_pad": "no"}, r"count_include_pad='no': it must be True or False"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG | OF_MAX)
+def test_wrong_arguments_of_max_pool(name: str) -> None:
+    arguments, message = (WRONG | OF_MAX)[name]
+    with pytest.raises(PoolingError, match=f"^{message}"):
+        pooling.MaxPool(**{"kernel_size": 2} | arguments)
+
+
+@pytest.mark.parametrize("name", WRONG | OF_AVG)
+def test_wrong_arguments_of_avg_pool(name: str) -> None:
+    arguments, message = (WRONG | OF_AVG)[name]
+    with pytest.raises(PoolingError, match=f"^{message}"):
+        pooling.AvgPool(**{"kernel_size": 2} | arguments)
+    with pytest.raises(PoolingError, match=f"^{message}"):
+        pooling.avg_pool(X, **{"kernel_size": 2} | arguments)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_of_the_function(name: str) -> None:
+    arguments, message = WRONG[name]
+    with pytest.raises(PoolingError, match=f"^{message}"):
+        pooling.max_pool(X, **{"kernel_size": 2} | arguments)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+def test_arguments_of_another_number_of_dimensions(length: int) -> None:
+    """An int kernel pools over two dimensions of `X`: a stride or padding for three can't be meant."""
+    for argument, value in (("stride", (2,) * length), ("dilation", (1,) * length), ("padding", ((1, 0),) * length)):
+        pool = pooling.MaxPool(2, **{argument: value})  # type: ignore[arg-type]
+        if length == 2:
+            assert pool(X).ndim == 4
+        else:
+            with pytest.raises(PoolingError, match=f"^{argument}=.* has {length} entries: give .*2"):
+                pool(X)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "data_format"),
+    [
+        ((), 2, "channels_first"),
+        ((6,), 2, "channels_first"),
+        ((6, 6), 2, "channels_first"),
+        ((6, 6), 2, "channels_last"),
+        ((6,), (2, 2), "channels_first"),
+        ((6, 6), (2, 2), "channels_last"),
+        ((), (2,), "channels_first"),
+        ((6, 6), (2, 2, 2), "channels_first"),
+    ],
+)
+def test_wrong_rank(shape: tuple[int, ...], kernel: Any, data_format: Any) -> None:
+    pool = pooling.MaxPool(kernel, data_format=data_format)
+    message = rf"x has {len(shape)} dimensions.*kernel_size=.*{data_format}.*a tuple over as many as it has entries"
+    for call in (pool, pool.forward, pool.forward_with_indices):
+        with pytest.raises(PoolingError, match=message):
+            call(np.zeros(shape, np.float32))
+
+
+def test_windows_that_do_not_fit() -> None:
+    with pytest.raises(
+        PoolingError, match=r"kernel_size 9 .*dimension 0 of x has 6 .*\(6, 7\).*smaller window or more pad"
+    ):
+        pooling.max_pool(X, 9)
+    with pytest.raises(PoolingError, match=r"kernel_size 3 \(dilation 3\) spans 7 cells.*dimension 0 of x has 6 "):
+        pooling.max_pool(X, 3, dilation=3)
+    with pytest.raises(PoolingError, match=r"kernel_size 2 .*dimension 0 of x has 1 with its padding"):
+        pooling.avg_pool(np.zeros((1, 1, 1, 4), np.float32), 2)
+    with pytest.raises(
+        PoolingError, match=r"x of spatial size \(6, 0\) is empty in dimension 1: pooling needs at least"
+    ):
+        pooling.max_pool(np.zeros((2, 3, 6, 0), np.float32), 1)
+    with pytest.raises(PoolingError, match="is empty in dimension 0"):
+        pooling.avg_pool(np.zeros((2, 3, 0, 0), np.float32), 2, padding=1)
+
+
+WRONG_DTYPES: dict[str, tuple[Any, str]] = {
+    "complex": (
+        X.astype(np.complex64),
+        r"x has dtype complex64: pooling takes .*float64; pass x\.astype\(np\.float32\)",
+    ),
+    "object": (X.astype(object), "x has dtype object: pooling takes"),
+    "string": (np.full((1, 1, 4, 4), "a"), "x has dtype <U1: pooling takes"),
+    "bytes": (np.full((1, 1, 4, 4), b"a"), r"x has dtype \|S1: pooling takes"),
+    "datetime": (np.zeros((1, 1, 4, 4), "M8[s]"), "x has dtype datetime64"),
+    "timedelta": (np.zeros((1, 1, 4, 4), "m8[s]"), "x has dtype timedelta64"),
+    "record": (np.zeros((1, 1, 4, 4), [("a", "f4")]), "x has dtype .*'a'"),
+    "masked": (np.ma.masked_array(X, X > 0), r"x is a masked array, whose mask .*: pass x\.filled\(value\)"),
+    "nothing": (None, "x has dtype object"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_DTYPES)
+def test_wrong_dtypes(name: str) -> None:
+    x, message = WRONG_DTYPES[name]
+    for call in (pooling.MaxPool(2), pooling.MaxPool(2).forward, pooling.AvgPool(2), pooling.AvgPool(2).forward):
+        with pytest.raises(DTypeError, match=message):
+            call(x)
+
+
+def test_ragged_lists_are_numpys_error() -> None:
+    with pytest.raises(ValueError, match="inhomogeneous"):
+        pooling.max_pool([[1.0, 2.0], [3.0]], (2, 2))
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble) == np.float64, reason="on this system a longdouble is a float64")
+def test_longdouble_would_lose_digits() -> None:
+    with pytest.raises(DTypeError, match=r"x has dtype .*; pass x\.astype\(np\.float32\)"):
+        pooling.max_pool(X.astype(np.longdouble), 2)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64", "uint64", "bool"])
+def test_means_and_gradients_of_integers(dtype: str) -> None:
+    x = np.ones((1, 1, 4, 4), dtype)
+    with pytest.raises(DTypeError, match=rf"x has dtype {dtype}: a mean .*rounded; pass x\.astype\(np\.float32\)"):
+        pooling.avg_pool(x, 2)
+    pool = pooling.MaxPool(2)
+    y, saved = pool.forward(x)
+    with pytest.raises(DTypeError, match=rf"x had dtype {dtype}, which has no gradient: pool x\.astype\(np\.float32\)"):
+        pool.backward(y, saved)
+
+
+@pytest.mark.parametrize("pool", [pooling.MaxPool(2), pooling.AvgPool(2)])
+def test_wrong_gradients(pool: Any) -> None:
+    y, saved = pool.forward(X)
+    for shape in ((), (1,), X.shape, (2, 3, 3), (3, 2, 3, 3), (1, 3, 3, 3)):
+        with pytest.raises(PoolingError, match=r"dy has shape \(.*\), but the y .*has \(2, 3, 3, 3\)"):
+            pool.backward(np.ones(shape, np.float32), saved)
+    for dtype in ("float64", "float16", "int32", "bool"):
+        with pytest.raises(
+            DTypeError, match=rf"dy has dtype {dtype}, but y has float32: pass dy\.astype\(np\.float32\)"
+        ):
+            pool.backward(y.astype(dtype), saved)
+    with pytest.raises(DTypeError, match="dy has dtype complex64"):
+        pool.backward(y.astype(np.complex64), saved)
+    with pytest.raises(DTypeError, match=r"dy is a masked array.*dy\.filled"):
+        pool.backward(np.ma.masked_array(y), saved)
+
+
+def test_saved_of_others() -> None:
+    pool = pooling.MaxPool(2, backend="numba_loops")
+    y, saved = pool.forward(X)
+    for other in (
+        pooling.MaxPool(2, 1),
+        pooling.MaxPool(3, 2, 1),
+        pooling.MaxPool(2, ties="last"),
+        pooling.MaxPool(2, ceil_mode=True),
+        pooling.MaxPool(2, data_format="channels_last"),
+        pooling.AvgPool(2),
+        pooling.MaxPool((2,)),
+    ):
+        with pytest.raises(PoolingError, match=r"saved comes from another operator's forward pass \(of .*, not from "):
+            other.backward(y, saved)
+    with pytest.raises(
+        PoolingError, match="saved comes from backend='numba_loops', but this operator has backend='simd'"
+    ):
+        pooling.MaxPool(2, backend="simd").backward(y, saved)
+    for wrong in (None, y, (y, saved), saved.kept, 3):
+        kind = type(wrong).__name__
+        with pytest.raises(PoolingError, match=rf"saved is of type {kind}: pass what this operator's forward returned"):
+            pool.backward(y, wrong)  # type: ignore[arg-type]
+    dx = pool.backward(y, saved)
+    for equal in (pooling.MaxPool(2, backend="numba_loops"), pooling.MaxPool(2)):
+        np.testing.assert_array_equal(equal.backward(y, saved), dx)
+
+
+def test_an_avg_operator_of_another_divisor() -> None:
+    y, saved = pooling.AvgPool(3, 2, 1).forward(X)
+    for other in (pooling.AvgPool(3, 2, 1, count_include_pad=False), pooling.AvgPool(3, 2, 1, divisor_override=2)):
+        with pytest.raises(PoolingError, match="another operator"):
+            other.backward(y, saved)
+
+
+def test_what_a_backend_cannot_do() -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"backend='strided_reshape' can't .*windows overlap.*use backend='auto'"
+    ):
+        pooling.MaxPool(3, 1, backend="strided_reshape")(X)
+    with pytest.raises(UnsupportedError, match=r"backend='block_reduce'.*no ties='first', only all"):
+        pooling.MaxPool(2, backend="block_reduce")(X)
+    with pytest.raises(UnsupportedError, match=r"backend='argmax_switches'.*no avg pooling"):
+        pooling.AvgPool(2, backend="argmax_switches")(X)
+    with pytest.raises(UnsupportedError, match=r"numba_loops.*no float16"):
+        pooling.MaxPool(2, backend="numba_loops")(X.astype(np.float16))
+    with pytest.raises(UnsupportedError, match=r"numba_loops.*up to 3 spatial dimensions, not 4"):
+        pooling.MaxPool(2, backend="numba_loops")(np.zeros((1, 1, 2, 2, 2, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("fast", ""), ("numba", "numba_loops"), ("strided-slices", "strided_slices"), ("argmax", "argmax_switches")],
+)
+def test_unknown_backends(name: str, hint: str) -> None:
+    message = f"backend='{name}': " + (f"did you mean '{hint}'" if hint else "it is not known.*There are: auto, ref")
+    for call in (pooling.backend, lambda n: pooling.MaxPool(2, backend=n), lambda n: pooling.avg_pool(X, 2, backend=n)):
+        with pytest.raises(UnknownBackendError, match=message):
+            call(name)
+    with pytest.raises(UnknownBackendError, match=r"backend=\['simd'\]"):
+        pooling.backend(["simd"])  # type: ignore[arg-type]
+
+
+def test_errors_are_of_the_kinds_python_has() -> None:
+    """So that a caller who knows nothing of this library catches them too, in another process as well."""
+    for kind, builtin in (
+        (PoolingError, ValueError),
+        (DTypeError, TypeError),
+        (UnsupportedError, NotImplementedError),
+        (UnknownBackendError, LookupError),
+        (pooling.GradientError, AssertionError),
+    ):
+        assert issubclass(kind, builtin)
+        assert issubclass(kind, PoolingError)
+        assert str(pickle.loads(pickle.dumps(kind("why")))) == "why"
+
+
+def test_nothing_is_written_before_an_error() -> None:
+    out = np.full((2, 3, 3, 3), 5, np.float32)
+    pool = pooling.MaxPool(2, backend="strided_slices")
+    _, saved = pool.forward(X)
+    gradient = np.full_like(X, 5)
+    with pytest.raises(PoolingError):
+        pool(X.astype(np.float64), out=out)
+    with pytest.raises(PoolingError):
+        pool.backward(out.astype(np.float64), saved, out=gradient)
+    assert (out == 5).all()
+    assert (gradient == 5).all()
