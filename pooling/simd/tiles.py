@@ -154,7 +154,7 @@ def are_tiles(axes: Any) -> bool:
     return all(
         axis.dilation == 1
         and axis.before == 0
-        and (axis.stride >= axis.kernel or axis.out == 1)
+        and axis.stride >= axis.kernel
         and (axis.out - 1) * axis.stride + axis.kernel <= axis.size
         for axis in axes
     )
