@@ -115,7 +115,7 @@ def _in_child(queue: Any) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:os.fork:RuntimeWarning")  # of Python, of JAX
 def test_a_forked_child_pools() -> None:
     """As in pytorch#17199 and numba#8563, where a pool of threads did not survive it."""
     pooling.set_num_threads(2)
@@ -131,7 +131,7 @@ def test_a_forked_child_pools() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:os.fork:RuntimeWarning")  # of Python, of JAX
 def test_a_fork_in_the_middle_of_calls() -> None:
     """While other threads pool: the child has neither them nor the locks they held."""
     pooling.set_num_threads(3)
