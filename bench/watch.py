@@ -59,7 +59,7 @@ class ProgressWatch(Watch):
     def ended(self, task: Task, rows: list[Row]) -> None:
         self.done += self.running
         self.progress.update(self.bar, completed=self.done)
-        self.console.print(f"  {task.name:<56} {in_short(rows)}", highlight=False, markup=False)
+        self.console.print(f"  {task.name:<56} {in_short(rows)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def in_short(rows: list[Row]) -> str:
