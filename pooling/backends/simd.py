@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
+from pooling.jit import Kernel
 from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.schedule import bands, chain_pixels, first_reached, scan_vectors
 from pooling.taps import lowest, tap_dtype
-from pooling.threads import scratch, split
+from pooling.threads import scratch, share
 from pooling.window import Axis, Window
 
 CHUNKS = 4
@@ -60,12 +61,12 @@ class Job:
     def run(self, source: Array, target: Array, taps: Array | None) -> None:
         a, b = source.reshape(-1), target.reshape(-1)
 
-        def work(start: int, stop: int) -> None:
+        def take(tickets: Array, grain: int) -> None:
             values = scratch(self.elements, b.dtype, 0)
             numbers = None if taps is None else scratch(self.tap_elements, taps.dtype, 1)
-            self.kernel(a, b, taps, *self.given, values, numbers, start, stop)
+            self.kernel(tickets, self.units, grain, a, b, taps, *self.given, values, numbers)
 
-        split(work, self.units, max(a.nbytes, b.nbytes))
+        share(take, self.units, max(a.nbytes, b.nbytes))
 
 
 @cache
@@ -137,7 +138,7 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
         chunk = -(-chunk // (2 * lanes)) * lanes
     where = (given.band_axis, given.slab, given.out_slab, *given.where[3:], chunk)
     units = outer * -(-inner // chunk)
-    return Job(scatter_channels, (inner, given.g, offsets, first_reached(given), where), units, lanes, 1)
+    return Job(shared(scatter_channels), (inner, given.g, offsets, first_reached(given), where), units, lanes, 1)
 
 
 def cut(
@@ -178,7 +179,14 @@ def cut(
     )
     units = (-(-outer // lanes) if inner == 1 else outer) * len(rows)
     given = (outer if inner == 1 else inner, program.g, program.factors, rows, program.where)
-    return Job(kernel, given, units, max(most, lanes), max(most_taps, lanes))
+    return Job(shared(kernel), given, units, max(most, lanes), max(most_taps, lanes))
+
+
+def shared(kernel: Kernel[..., None]) -> Kernel[..., None]:
+    """A pass as something that several threads draw their units from."""
+    from pooling.simd.tickets import draw
+
+    return draw.over(body=kernel)
 
 
 def tap_offsets(program: Program) -> Array:

@@ -21,6 +21,8 @@ visit: Any
 
 @kernel
 def forward_planes(
+    start: int,
+    stop: int,
     x: Any,
     y: Any,
     won: Any,
@@ -31,8 +33,6 @@ def forward_planes(
     where: Any,
     v: Any,
     t: Any,
-    start: int,
-    stop: int,
 ) -> None:
     """Turn a band of planes in, visit it, and turn the results out."""
     axis, slab, out_slab, cells, outputs = where
@@ -52,6 +52,8 @@ def forward_planes(
 
 @kernel
 def forward_channels(
+    start: int,
+    stop: int,
     x: Any,
     y: Any,
     won: Any,
@@ -62,8 +64,6 @@ def forward_channels(
     where: Any,
     v: Any,
     t: Any,
-    start: int,
-    stop: int,
 ) -> None:
     """Visit a band of an item in place: its channels are lanes already."""
     axis, slab, out_slab, cells, outputs = where
@@ -78,6 +78,8 @@ def forward_channels(
 
 @kernel
 def spread_planes(
+    start: int,
+    stop: int,
     dy: Any,
     dx: Any,
     won: Any,
@@ -88,8 +90,6 @@ def spread_planes(
     where: Any,
     v: Any,
     t: Any,
-    start: int,
-    stop: int,
 ) -> None:
     """As `forward_planes`, where a cell has one source at most: `visit` is `spread_tiles`."""
     axis, out_slab, slab, outputs, cells = where  # the results are cells here
@@ -108,6 +108,8 @@ def spread_planes(
 
 @kernel
 def spread_channels(
+    start: int,
+    stop: int,
     dy: Any,
     dx: Any,
     won: Any,
@@ -118,8 +120,6 @@ def spread_channels(
     where: Any,
     v: Any,
     t: Any,
-    start: int,
-    stop: int,
 ) -> None:
     axis, out_slab, slab, outputs, cells = where  # the results are cells here
     for unit in range(start, stop):
@@ -133,6 +133,8 @@ def spread_channels(
 
 @kernel
 def scatter_planes(
+    start: int,
+    stop: int,
     dy: Any,
     dx: Any,
     won: Any,
@@ -143,8 +145,6 @@ def scatter_planes(
     where: Any,
     v: Any,
     t: Any,
-    start: int,
-    stop: int,
 ) -> None:
     """Scatter the outputs `low` to `high` over all cells that they reach; cells `first` to `end` are then complete."""
     axis, out_slab, slab, outputs, cells = where  # the results are cells here
@@ -166,6 +166,8 @@ def scatter_planes(
 
 @kernel
 def scatter_channels(
+    start: int,
+    stop: int,
     dy: Any,
     dx: Any,
     won: Any,
@@ -176,8 +178,6 @@ def scatter_channels(
     where: Any,
     v: Any,
     t: Any,
-    start: int,
-    stop: int,
 ) -> None:
     """Scatter whole items, or chunks of their channels, into dx itself; cells become zero just before the first gradient comes.
 
