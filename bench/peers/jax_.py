@@ -121,6 +121,5 @@ def contenders() -> tuple[Contender, ...]:
             bind,
             exact=False,
             reuses_outputs=False,
-            setup_s=3.0,
         ),
     )
