@@ -81,6 +81,7 @@ class _Job:
             waiting = self.active > 0
         if waiting:
             self.idle.acquire()
+        del self.work  # or the arrays would live until each helper, perhaps much later, has seen that it is closed
 
 
 class _Crew:
