@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -245,6 +246,61 @@ def test_who_helps_does_not_wait_for_help() -> None:
 
     threads.split(outer, 50, 1 << 24)
     assert (done == 1).all()
+
+
+_drawing = threading.Lock()
+
+
+def draw_in_python(tickets: Array, n: int, grain: int, body: Any) -> None:
+    """What `pooling.simd.tickets.draw` does, with a lock where that has atomic additions."""
+    while True:
+        with _drawing:
+            start = int(tickets[threads.NEXT])
+            tickets[threads.NEXT] += grain
+        if start >= n:
+            return
+        body()
+        with _drawing:
+            tickets[threads.DONE] += min(grain, n - start)
+
+
+def test_a_helper_that_fails_in_the_middle_is_told() -> None:
+    """What it had drawn is not done: the caller must not go on with half a result."""
+    pooling.set_num_threads(2)
+    caller, failed = threading.get_ident(), threading.Event()
+
+    def body() -> None:
+        if threading.get_ident() != caller:
+            failed.set()
+            raise MemoryError("no room")
+        assert failed.wait(30), "no helper came"
+
+    with pytest.raises(MemoryError, match="no room"):
+        threads.share(lambda tickets, grain: draw_in_python(tickets, 8, grain, body), 8, 1 << 24)
+
+
+def test_a_call_that_is_done_lets_go_of_its_arrays() -> None:
+    """Though its helpers have not yet seen that there is nothing left: here they are busy elsewhere."""
+    pooling.set_num_threads(2)
+    release, busy = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        busy.set()
+        release.wait(30)
+
+    crew = threads._get_crew(1)
+    for _ in range(crew.n):
+        crew.jobs.put(threads._Job(hold))
+    assert busy.wait(30)
+    x = np.zeros(1000)
+    alive = weakref.ref(x)
+    try:
+        threads.split(lambda start, stop, x=x: x[start:stop].fill(1), 1000, 1 << 24)  # type: ignore[misc]
+        threads.share(lambda tickets, grain, x=x: draw_in_python(tickets, 8, grain, x.sum), 8, 1 << 24)  # type: ignore[misc]
+        del x
+        assert alive() is None
+    finally:
+        release.set()
 
 
 def test_small_work_stays_here() -> None:
