@@ -100,40 +100,71 @@ def measure(
     progress
         Called with the part that is done, from 0 to 1.
     """
-    left_out: dict[str, LeftOut] = {}
+    return measure_together(
+        [workload],
+        contenders,
+        patience,
+        threads=threads,
+        stage=stage,
+        directions=directions,
+        seed=seed,
+        progress=progress,
+    )
 
-    def leave_out(contender: Contender, reason: str, wrong: bool = False) -> None:
-        left_out[contender.name] = LeftOut(stage, workload.id, contender.name, reason, wrong)
 
+def measure_together(
+    workloads: Sequence[Workload],
+    contenders: Sequence[Contender],
+    patience: Patience,
+    *,
+    threads: int,
+    stage: Stage,
+    directions: Sequence[Direction] = DIRECTIONS,
+    seed: int = 0,
+    progress: Progress = lambda done: None,
+) -> list[Timing | LeftOut]:
+    """The same, with the calls of all `workloads` taking turns: for ratios between workloads, which a drift would spoil."""
+    left_out: list[LeftOut] = []
+    calls: dict[tuple[Workload, Contender, Direction], Callable[[], object]] = {}
+    proofs = {}
+    pairs = [(workload, contender) for workload in workloads for contender in contenders]
     with pinned(threads):
-        calls: dict[tuple[Contender, Direction], Callable[[], object]] = {}
-        arrays = Arrays.of(workload)
-        proofs = {}
-        for i, contender in enumerate(contenders):
-            progress(0.5 * i / len(contenders))
-            reason = contender.why_not(workload)
-            if reason is not None:
-                leave_out(contender, reason)
+        arrays = {workload: Arrays.of(workload) for workload in workloads}
+        for i, (workload, contender) in enumerate(pairs):
+            progress(0.5 * i / len(pairs))
+            proven = _proven(workload, contender, patience, arrays[workload], stage)
+            if isinstance(proven, LeftOut):
+                left_out.append(proven)
                 continue
-            try:
-                prove_small(contender, workload)
-                expected_s = estimate_s(contender, workload)
-                if expected_s > patience.limit_s:
-                    leave_out(
-                        contender, f"about {expected_s:.2g} s a training step: over the limit of {patience.limit_s:g} s"
-                    )
-                    continue
-                proofs[contender.name], bound = prove_whole(contender, workload, arrays)
-            except WrongResult as error:
-                leave_out(contender, str(error), wrong=True)
-                continue
-            calls |= {(contender, direction): bound[direction] for direction in directions if direction in bound}
+            proofs[workload, contender], bound = proven
+            calls |= {(workload, contender, d): bound[d] for d in directions if d in bound}
         samples = take_turns(list(calls.values()), patience, seed, lambda done: progress(0.5 + 0.5 * done))
     rows: list[Timing | LeftOut] = [
-        _timing(stage, workload, contender, direction, threads, seconds, n, proofs[contender.name])
-        for (contender, direction), (seconds, n) in zip(calls, samples, strict=True)
+        _timing(stage, workload, contender, direction, threads, seconds, n, proofs[workload, contender])
+        for (workload, contender, direction), (seconds, n) in zip(calls, samples, strict=True)
     ]
-    return rows + list(left_out.values())
+    return rows + left_out
+
+
+def _proven(
+    workload: Workload, contender: Contender, patience: Patience, arrays: Arrays, stage: Stage
+) -> tuple[str, Calls] | LeftOut:
+    """What proves a contender and its calls, or why it is left out."""
+
+    def leave_out(reason: str, wrong: bool = False) -> LeftOut:
+        return LeftOut(stage, workload.id, contender.name, reason, wrong)
+
+    reason = contender.why_not(workload)
+    if reason is not None:
+        return leave_out(reason)
+    try:
+        prove_small(contender, workload)
+        expected_s = estimate_s(contender, workload)
+        if expected_s > patience.limit_s:
+            return leave_out(f"about {expected_s:.2g} s a training step: over the limit of {patience.limit_s:g} s")
+        return prove_whole(contender, workload, arrays)
+    except WrongResult as error:
+        return leave_out(str(error), wrong=True)
 
 
 def _timing(

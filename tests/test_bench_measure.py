@@ -10,7 +10,7 @@ import pytest
 
 import pooling
 from bench.contenders import Arrays, Calls, Contender, backends, of_backend
-from bench.measure import Patience, WrongResult, compare, measure, pinned, take_turns
+from bench.measure import Patience, WrongResult, compare, measure, measure_together, pinned, take_turns
 from bench.results import LeftOut, Timing
 from bench.workloads import DIRECTIONS, Workload
 
@@ -135,3 +135,18 @@ def test_pinned_puts_threads_back() -> None:
     with pytest.raises(ZeroDivisionError), pinned(before + 3):
         fail()
     assert pooling.get_num_threads() == before
+
+
+def test_workloads_measured_together_are_proven_each_on_its_own_arrays() -> None:
+    holed = replace(WORKLOAD, values="nan")
+    larger = replace(WORKLOAD, shape=(4, 8, 10, 10))
+    wrong_if_nan = spoiled(lambda arrays: spoil_y(arrays) if np.isnan(arrays.x).any() else None)
+    rows = measure_together(
+        [WORKLOAD, holed, larger], [GOOD, wrong_if_nan], BRIEF, threads=1, stage="prices", directions=("forward",)
+    )
+    timed = [(row.workload, row.contender) for row in rows if isinstance(row, Timing)]
+    assert sorted(timed) == sorted(
+        [(w.id, GOOD.name) for w in (WORKLOAD, holed, larger)] + [(w.id, "spoiled") for w in (WORKLOAD, larger)]
+    )
+    assert [(row.workload, row.wrong) for row in rows if isinstance(row, LeftOut)] == [(holed.id, True)]
+    assert {row.stage for row in rows} == {"prices"}
