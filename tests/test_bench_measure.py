@@ -10,7 +10,17 @@ import pytest
 
 import pooling
 from bench.contenders import Arrays, Calls, Contender, backends, of_backend
-from bench.measure import Patience, WrongResult, compare, measure, measure_together, pinned, take_turns
+from bench.measure import (
+    PARTS,
+    Patience,
+    WrongResult,
+    compare,
+    estimate_s,
+    measure,
+    measure_together,
+    pinned,
+    take_turns,
+)
 from bench.results import LeftOut, Timing
 from bench.workloads import DIRECTIONS, Workload
 
@@ -150,3 +160,16 @@ def test_workloads_measured_together_are_proven_each_on_its_own_arrays() -> None
     )
     assert [(row.workload, row.wrong) for row in rows if isinstance(row, LeftOut)] == [(holed.id, True)]
     assert {row.stage for row in rows} == {"prices"}
+
+
+def test_who_had_to_wait_once_gets_more_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    def estimated(*seconds: float) -> tuple[float, int]:
+        taken = iter(seconds)
+        monkeypatch.setattr("bench.measure._seconds", lambda call, n=1: next(taken))
+        whole = replace(WORKLOAD, shape=WORKLOAD.part(1).shape)
+        scale = whole.outputs / whole.part(PARTS).outputs
+        return estimate_s(GOOD, whole, 1.0) / scale, len(seconds) - len(list(taken))
+
+    assert estimated(0.1, 0.2, 9.0) == (0.1, 2)  # well within the limit
+    assert estimated(99.0, 99.0, 0.1) == (99.0, 2)  # hopeless
+    assert estimated(1.0, 1.0, 0.9, 0.2, 0.1) == (0.2, 4)  # within it at the fourth try
