@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.environment import size_text
 from bench.results import Bandwidth, Results, Timing
@@ -24,6 +25,14 @@ def size_axis(ax: Axes, last: int) -> None:
     ax.set_yscale("log")
     ax.set_xticks([2**n for n in powers], [size_text(2**n) for n in powers])
     ax.minorticks_off()
+
+
+def time_axis(ax: Axes) -> None:
+    """Milliseconds, with numbers for people: 1, 2, 5, 10 ..."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def caches(ax: Axes, results: Results) -> None:
@@ -86,7 +95,7 @@ def by_threads(results: Results) -> Figure:
             if 1 in own:
                 ax.plot(list(own), [own[1] / n for n in own], color=style["color"], linewidth=0.9, linestyle=":")
         ax.set_xscale("log", base=2)
-        ax.set_yscale("log")
+        time_axis(ax)
         ax.set_xticks(counts, list(map(str, counts)))
         ax.xaxis.minorticks_off()
         ax.set_xlabel("threads")
@@ -114,9 +123,9 @@ def by_kernel(results: Results) -> Figure:
             )
             ax.plot([k for k, _ in own], [ms for _, ms in own], label=name, markersize=5, **look(results, name))
         ax.set_xscale("log", base=2)
-        ax.set_yscale("log")
+        time_axis(ax)
         ax.set_xticks(sizes, [f"{k}×{k}" for k in sizes], fontsize=8)
-        ax.minorticks_off()
+        ax.xaxis.minorticks_off()
         ax.set_xlabel("kernel")
         ax.set_title(layout, fontsize=10)
     axes[0].set_ylabel("ms a training step: lower is better")

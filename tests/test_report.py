@@ -136,6 +136,7 @@ def test_readme_numbers_stand_between_markers(results: Results, tmp_path: Path) 
         "before\n<!-- answer -->\nold\n<!-- /answer -->\n<!-- table -->\n<!-- /table -->\n"
         "<!-- peers -->\n<!-- /peers -->\nafter\n"
     )
+    results = slowed(results, "simd", 1e-3)  # on a busy machine it needn't be the fastest, and only it has trained
     update_readme(results, readme)
     text = readme.read_text(encoding="utf-8")
     assert "\nold\n" not in text
