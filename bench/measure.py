@@ -39,6 +39,9 @@ WITNESSES = ("strided_slices", "numba_loops")
 SAMPLE_S = 5e-4
 """Least duration of a sample: ten thousand times what the clock resolves."""
 
+SETTLE_S = 0.01
+"""How long a turn goes on untimed where frameworks take part, until the threads of the one before have stopped spinning."""
+
 PARTS = 16
 LARGEST_PART = 1 << 22
 """By how many a workload is divided to estimate its time; by more where the part's input would have more bytes than that."""
@@ -142,7 +145,8 @@ def measure_together(
                 continue
             proofs[workload, contender], bound = proven
             calls |= {(workload, contender, d): bound[d] for d in directions if d in bound}
-        samples = take_turns(list(calls.values()), patience, seed, lambda done: progress(0.5 + 0.5 * done))
+        owners = [key[:2] for key in calls] if any(c.kind == "peer" for _, c, _ in calls) else ()
+        samples = take_turns(list(calls.values()), patience, seed, lambda done: progress(0.5 + 0.5 * done), owners)
     rows: list[Timing | LeftOut] = [
         _timing(stage, workload, contender, direction, threads, seconds, n, proofs[workload, contender])
         for (workload, contender, direction), (seconds, n) in zip(calls, samples, strict=True)
@@ -295,9 +299,22 @@ def _bits(array: Array) -> Array:
 
 
 def take_turns(
-    calls: Sequence[Callable[[], object]], patience: Patience, seed: int, progress: Progress
+    calls: Sequence[Callable[[], object]],
+    patience: Patience,
+    seed: int,
+    progress: Progress,
+    owners: Sequence[object] = (),
 ) -> list[tuple[list[float], int]]:
-    """Time warmed-up `calls` in interleaved rounds; per call its samples, in seconds a call, and the calls in each."""
+    """Time warmed-up `calls` in interleaved rounds; per call its samples, in seconds a call, and the calls in each.
+
+    Parameters
+    ----------
+    owners
+        Of each call, whose it is: an owner's calls then follow each other, and a turn begins with SETTLE_S of calls that
+        nobody times. By default every call is on its own, and timed at once.
+    """
+    whose = list(owners) or list(range(len(calls)))
+    groups = [[i for i, owner in enumerate(whose) if owner == one] for one in dict.fromkeys(whose)]
     loops = [_calibrate(call) for call in calls]
     share = patience.budget_s / max(len(calls), 1)
     least, most = patience.rounds
@@ -309,15 +326,24 @@ def take_turns(
     gc.disable()
     try:
         for r in range(rounds):
-            for i in order.permutation(len(calls)):
+            for g in order.permutation(len(groups)):
                 # Those with fewer turns take them evenly spread over the rounds.
-                if (r + 1) * turns[i] // rounds > r * turns[i] // rounds:
+                due = [i for i in order.permutation(groups[g]) if (r + 1) * turns[i] // rounds > r * turns[i] // rounds]
+                if owners and due:
+                    _settle(calls[due[0]])
+                for i in due:
                     samples[i].append(_seconds(calls[i], loops[i][0]))
             progress((r + 1) / rounds)
     finally:
         if enabled:
             gc.enable()
     return [(seconds, n) for seconds, (n, _) in zip(samples, loops, strict=True)]
+
+
+def _settle(call: Callable[[], object]) -> None:
+    end = perf_counter() + SETTLE_S
+    while perf_counter() < end:
+        call()
 
 
 def _calibrate(call: Callable[[], object]) -> tuple[int, float]:
