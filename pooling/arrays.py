@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pooling.backend import Array
+from pooling.backend import DTYPES, Array
 from pooling.errors import DTypeError, PoolingError
 
 
@@ -15,7 +15,7 @@ def as_array(name: str, value: Any) -> Array:
     if isinstance(value, np.ma.MaskedArray):
         raise DTypeError(f"{name} is a masked array, whose mask pooling would ignore: pass {name}.filled(value)")
     array = np.asarray(value)
-    if array.dtype.char not in "?bBhHiIlLqQefd":
+    if array.dtype.char not in DTYPES:
         raise DTypeError(
             f"{name} has dtype {array.dtype}: pooling takes bool, integers, float16, float32 and float64; "
             f"pass {name}.astype(np.float32)"

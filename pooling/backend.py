@@ -33,6 +33,9 @@ all
     Each of them, the whole of it. Not a subgradient: what the mask trick does.
 """
 
+DTYPES = "?bBhHiIlLqQefd"
+"""Characters of the dtypes that pooling knows: bool, integers, float16, float32 and float64."""
+
 Kept = tuple[Array, ...]
 """The arrays a backward pass needs from its forward pass."""
 
@@ -158,7 +161,7 @@ class Backend:
         if problem.op not in self.ops:
             return f"it has no {problem.op} pooling"
         kinds = self.kinds if problem.op == "max" else "f"
-        if dtype.kind not in kinds:
+        if dtype.kind not in kinds or dtype.char not in DTYPES:
             return f"its {problem.op} pooling does not take {dtype}"
         if problem.op == "max" and problem.ties not in self.ties:
             return f"its backward has no ties={problem.ties!r}, only {', '.join(self.ties)}"

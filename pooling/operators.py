@@ -289,7 +289,8 @@ class MaxPool(_Operator):
 
     Notes
     -----
-    A NaN wins its window, and the first NaN takes the gradient. A window of padding alone gives the dtype's lowest value
+    A NaN wins its window, and the first NaN takes the gradient (where there are several they tie, so that another policy than
+    "first" pays them as it pays other ties). A window of padding alone gives the dtype's lowest value
     and no gradient.
 
     Examples

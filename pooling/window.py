@@ -20,6 +20,9 @@ from typing import Any
 
 from pooling.errors import PoolingError
 
+LARGEST = 1 << 40
+"""Largest value of an argument: products with the number of cells in memory stay within 64 bits."""
+
 AUTO_PADDING = ("valid", "same_upper", "same_lower")
 
 IntOrSeq = int | Sequence[int]
@@ -230,6 +233,8 @@ def as_int(name: str, entry: Any, value: Any, least: int) -> int:
         raise PoolingError(f"{name}={value!r}: {entry!r} is not an int") from None
     if number < least:
         raise PoolingError(f"{name}={value!r}: {number} is too small, it must be at least {least}")
+    if number > LARGEST:
+        raise PoolingError(f"{name}={value!r}: {number} is too large, it must be at most {LARGEST}")
     return number
 
 

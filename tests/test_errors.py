@@ -24,6 +24,7 @@ NOT_SIZES: list[tuple[Any, str]] = [
     ("2", r"='2': '2' is not an int"),
     (1j, r"=1j: 1j is not an int"),
     ({2}, r"=\{2\}: \{2\} is not an int"),
+    (2**70, r"=1180591620717411303424: 1180591620717411303424 is too large, it must be at most 1099511627776"),
     ((2, 0), r"=\(2, 0\): 0 is too small"),
     ((2, 2.5), r"=\(2, 2\.5\): 2\.5 is not an int"),
     ([2, None], r"=\(2, None\): None is not an int"),
@@ -299,3 +300,15 @@ def test_nothing_is_written_before_an_error() -> None:
         pool.backward(out.astype(np.float64), saved, out=gradient)
     assert (out == 5).all()
     assert (gradient == 5).all()
+
+
+def test_a_backend_is_named_and_not_passed() -> None:
+    with pytest.raises(UnknownBackendError, match="backend is a Backend: pass its name, 'simd'"):
+        pooling.MaxPool(2, backend=pooling.backend("simd"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", pooling.backends())
+@pytest.mark.parametrize("dtype", ["g", "F", "O"])
+def test_what_operators_refuse_no_backend_claims(name: str, dtype: str) -> None:
+    ties = pooling.backend(name).ties[0]
+    assert "does not take" in str(pooling.backend(name).why_not((1, 1, 4, 4), dtype, pooling.MaxPool(2, ties=ties)))

@@ -59,6 +59,8 @@ def backend(name: str) -> Backend:
     try:
         return REGISTRY[name]
     except (KeyError, TypeError):
-        near = difflib.get_close_matches(str(name), REGISTRY, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else "it is not known"
+        near = difflib.get_close_matches(str(name).lower(), REGISTRY, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else "it is not known."
+        if isinstance(name, Backend):
+            raise UnknownBackendError(f"backend is a Backend: pass its name, {name.name!r}") from None
         raise UnknownBackendError(f"backend={name!r}: {hint} There are: auto, {', '.join(REGISTRY)}") from None
