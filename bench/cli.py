@@ -55,7 +55,7 @@ ChosenPreset = Annotated[
         "--preset",
         callback=preset_of,
         metavar="|".join(PRESETS),
-        help="Measure for at most 2, 15 or 60 minutes on 2 cores.",
+        help="Measure for at most 2, 15 or 60 minutes on 2 cores; with the frameworks for half as long again.",
     ),
 ]
 DrawnPreset = Annotated[
@@ -78,6 +78,12 @@ def report(
     backend: Annotated[
         list[str] | None, typer.Option(help="Time this backend; may be repeated.", show_default="all")
     ] = None,
+    peers: Annotated[
+        bool | None,
+        typer.Option(
+            "--peers/--no-peers", help="Take in the frameworks.", show_default="the installed ones, but with --backend"
+        ),
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Prove and time every backend, train on MNIST, and write the page. An interrupted run goes on where it was.
@@ -88,11 +94,15 @@ def report(
     with complaints(console):
         from bench.contenders import backends, of_backend
         from bench.report import write
-        from bench.suite import plan
+        from bench.suite import lineup, plan
         from bench.watch import ProgressWatch
 
         folder = out / "part" if only or backend else out
         contenders = tuple(of_backend(pooling.backend(name)) for name in backend) if backend else backends()
+        absent: dict[str, str] = {}
+        if peers or (peers is None and not backend):
+            everybody, absent = lineup(preset_of(preset))
+            contenders += tuple(contender for contender in everybody if contender.kind == "peer")
         with console.status("Looking at the machine and the data"), warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             suite = plan(
@@ -101,6 +111,7 @@ def report(
                 threads or pooling.get_num_threads(),
                 fresh=fresh,
                 contenders=contenders,
+                absent=absent,
                 only=only or (),
                 data_dir=data_dir,
             )
@@ -155,10 +166,12 @@ def readme(
 def env(threads: Threads = None) -> None:
     """What the numbers would be measured on."""
     with complaints(Console(stderr=True)):
+        from bench import peers
         from bench.environment import describe, machine, source, versions
 
         table = Table(show_header=False, box=None)
-        for name, value in describe(machine(), threads or pooling.get_num_threads(), versions(), source()):
+        software = versions() | peers.versions()
+        for name, value in describe(machine(), threads or pooling.get_num_threads(), software, source()):
             table.add_row(name, value)
         Console().print(table)
 

@@ -66,6 +66,8 @@ class Contender:
         Whether its calls write to the arrays they are given.
     reference_only
         Whether nobody expects speed from it.
+    setup_s
+        About how many seconds its proofs take at a workload; most of it is compiling.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Contender:
     exact: bool = True
     reuses_outputs: bool = True
     reference_only: bool = False
+    setup_s: float = 0.1
 
     def entrant(self) -> Entrant:
         return Entrant(self.name, self.kind, self.note, self.ties, self.reference_only)

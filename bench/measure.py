@@ -39,9 +39,16 @@ WITNESSES = ("strided_slices", "numba_loops")
 SAMPLE_S = 5e-4
 """Least duration of a sample: ten thousand times what the clock resolves."""
 
+SETTLE_S = 0.01
+"""How long a turn goes on untimed where frameworks take part, until the threads of the one before have stopped spinning."""
+
 PARTS = 16
 LARGEST_PART = 1 << 22
 """By how many a workload is divided to estimate its time; by more where the part's input would have more bytes than that."""
+
+MORE_TRIES = 8
+HOPELESS = 10
+"""Tries for a contender whose estimate is over the limit, but by less than this factor."""
 
 ULPS = 16
 """Averages may differ from the witness by this many units in the last place of the largest value."""
@@ -100,40 +107,72 @@ def measure(
     progress
         Called with the part that is done, from 0 to 1.
     """
-    left_out: dict[str, LeftOut] = {}
+    return measure_together(
+        [workload],
+        contenders,
+        patience,
+        threads=threads,
+        stage=stage,
+        directions=directions,
+        seed=seed,
+        progress=progress,
+    )
 
-    def leave_out(contender: Contender, reason: str, wrong: bool = False) -> None:
-        left_out[contender.name] = LeftOut(stage, workload.id, contender.name, reason, wrong)
 
+def measure_together(
+    workloads: Sequence[Workload],
+    contenders: Sequence[Contender],
+    patience: Patience,
+    *,
+    threads: int,
+    stage: Stage,
+    directions: Sequence[Direction] = DIRECTIONS,
+    seed: int = 0,
+    progress: Progress = lambda done: None,
+) -> list[Timing | LeftOut]:
+    """The same, with the calls of all `workloads` taking turns: for ratios between workloads, which a drift would spoil."""
+    left_out: list[LeftOut] = []
+    calls: dict[tuple[Workload, Contender, Direction], Callable[[], object]] = {}
+    proofs = {}
+    pairs = [(workload, contender) for workload in workloads for contender in contenders]
     with pinned(threads):
-        calls: dict[tuple[Contender, Direction], Callable[[], object]] = {}
-        arrays = Arrays.of(workload)
-        proofs = {}
-        for i, contender in enumerate(contenders):
-            progress(0.5 * i / len(contenders))
-            reason = contender.why_not(workload)
-            if reason is not None:
-                leave_out(contender, reason)
+        arrays = {workload: Arrays.of(workload) for workload in workloads}
+        for i, (workload, contender) in enumerate(pairs):
+            progress(0.5 * i / len(pairs))
+            proven = _proven(workload, contender, patience, arrays[workload], stage)
+            if isinstance(proven, LeftOut):
+                left_out.append(proven)
                 continue
-            try:
-                prove_small(contender, workload)
-                expected_s = estimate_s(contender, workload)
-                if expected_s > patience.limit_s:
-                    leave_out(
-                        contender, f"about {expected_s:.2g} s a training step: over the limit of {patience.limit_s:g} s"
-                    )
-                    continue
-                proofs[contender.name], bound = prove_whole(contender, workload, arrays)
-            except WrongResult as error:
-                leave_out(contender, str(error), wrong=True)
-                continue
-            calls |= {(contender, direction): bound[direction] for direction in directions if direction in bound}
-        samples = take_turns(list(calls.values()), patience, seed, lambda done: progress(0.5 + 0.5 * done))
+            proofs[workload, contender], bound = proven
+            calls |= {(workload, contender, d): bound[d] for d in directions if d in bound}
+        owners = [key[:2] for key in calls] if any(c.kind == "peer" for _, c, _ in calls) else ()
+        samples = take_turns(list(calls.values()), patience, seed, lambda done: progress(0.5 + 0.5 * done), owners)
     rows: list[Timing | LeftOut] = [
-        _timing(stage, workload, contender, direction, threads, seconds, n, proofs[contender.name])
-        for (contender, direction), (seconds, n) in zip(calls, samples, strict=True)
+        _timing(stage, workload, contender, direction, threads, seconds, n, proofs[workload, contender])
+        for (workload, contender, direction), (seconds, n) in zip(calls, samples, strict=True)
     ]
-    return rows + list(left_out.values())
+    return rows + left_out
+
+
+def _proven(
+    workload: Workload, contender: Contender, patience: Patience, arrays: Arrays, stage: Stage
+) -> tuple[str, Calls] | LeftOut:
+    """What proves a contender and its calls, or why it is left out."""
+
+    def leave_out(reason: str, wrong: bool = False) -> LeftOut:
+        return LeftOut(stage, workload.id, contender.name, reason, wrong)
+
+    reason = contender.why_not(workload)
+    if reason is not None:
+        return leave_out(reason)
+    try:
+        prove_small(contender, workload)
+        expected_s = estimate_s(contender, workload, patience.limit_s)
+        if expected_s > patience.limit_s:
+            return leave_out(f"about {expected_s:.2g} s a training step: over the limit of {patience.limit_s:g} s")
+        return prove_whole(contender, workload, arrays)
+    except WrongResult as error:
+        return leave_out(str(error), wrong=True)
 
 
 def _timing(
@@ -179,12 +218,21 @@ def prove_small(contender: Contender, workload: Workload) -> None:
     results_of(contender, small, arrays, truth, "reference")
 
 
-def estimate_s(contender: Contender, workload: Workload) -> float:
-    """Seconds a training step of the whole would take, from one on a part of its planes."""
+def estimate_s(contender: Contender, workload: Workload, limit_s: float = math.inf) -> float:
+    """Seconds a training step of the whole would take, from one on a part of its planes.
+
+    Who comes out a little over `limit_s` gets more tries: threads that had to wait once would leave the strongest out.
+    """
     part = workload.part(max(PARTS, workload.nbytes // LARGEST_PART))
     calls = contender.bind(part, Arrays.of(part))
     slowest = calls["step" if "step" in calls else "forward"]
-    return min(_seconds(slowest) for _ in range(2)) * workload.outputs / part.outputs
+    scale = workload.outputs / part.outputs
+    best = min(_seconds(slowest) for _ in range(2)) * scale
+    for _ in range(MORE_TRIES):
+        if not limit_s < best < HOPELESS * limit_s:
+            break
+        best = min(best, _seconds(slowest) * scale)
+    return best
 
 
 def prove_whole(contender: Contender, workload: Workload, arrays: Arrays) -> tuple[str, Calls]:
@@ -251,9 +299,22 @@ def _bits(array: Array) -> Array:
 
 
 def take_turns(
-    calls: Sequence[Callable[[], object]], patience: Patience, seed: int, progress: Progress
+    calls: Sequence[Callable[[], object]],
+    patience: Patience,
+    seed: int,
+    progress: Progress,
+    owners: Sequence[object] = (),
 ) -> list[tuple[list[float], int]]:
-    """Time warmed-up `calls` in interleaved rounds; per call its samples, in seconds a call, and the calls in each."""
+    """Time warmed-up `calls` in interleaved rounds; per call its samples, in seconds a call, and the calls in each.
+
+    Parameters
+    ----------
+    owners
+        Of each call, whose it is: an owner's calls then follow each other, and a turn begins with SETTLE_S of calls that
+        nobody times. By default every call is on its own, and timed at once.
+    """
+    whose = list(owners) or list(range(len(calls)))
+    groups = [[i for i, owner in enumerate(whose) if owner == one] for one in dict.fromkeys(whose)]
     loops = [_calibrate(call) for call in calls]
     share = patience.budget_s / max(len(calls), 1)
     least, most = patience.rounds
@@ -265,15 +326,24 @@ def take_turns(
     gc.disable()
     try:
         for r in range(rounds):
-            for i in order.permutation(len(calls)):
+            for g in order.permutation(len(groups)):
                 # Those with fewer turns take them evenly spread over the rounds.
-                if (r + 1) * turns[i] // rounds > r * turns[i] // rounds:
+                due = [i for i in order.permutation(groups[g]) if (r + 1) * turns[i] // rounds > r * turns[i] // rounds]
+                if owners and due:
+                    _settle(calls[due[0]])
+                for i in due:
                     samples[i].append(_seconds(calls[i], loops[i][0]))
             progress((r + 1) / rounds)
     finally:
         if enabled:
             gc.enable()
     return [(seconds, n) for seconds, (n, _) in zip(samples, loops, strict=True)]
+
+
+def _settle(call: Callable[[], object]) -> None:
+    end = perf_counter() + SETTLE_S
+    while perf_counter() < end:
+        call()
 
 
 def _calibrate(call: Callable[[], object]) -> tuple[int, float]:

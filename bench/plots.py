@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from io import StringIO
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from bench.results import Results, Timing, Training
+from bench.curves import by_kernel, by_threads, caches, roof, size_axis
+from bench.results import Bandwidth, Results, Timing, Training
+from bench.style import DIRECTION_NAMES, STYLE, look, ranked, svg
 from bench.workloads import Direction
-
-COLOURS = ("#000000", "#999999", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#009E73", "#D55E00")
-"""Okabe and Ito's palette, which colour-blind people can tell apart, in the order of the registry."""
-
-MARKERS = "xvs^Do*P"
-
-STYLE = {
-    "svg.hashsalt": "pooling",
-    "svg.fonttype": "path",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-}
 
 LAYERS = ("conv", "pool", "relu", "full", "rest")
 LAYER_COLOURS = ("#56B4E9", "#D55E00", "#F0E442", "#009E73", "#999999")
-
-DIRECTION_NAMES: dict[Direction, str] = {
-    "forward": "forward (inference)",
-    "forward_train": "forward, keeping what backward needs",
-    "backward": "backward",
-    "step": "training step: forward + backward",
-}
-
-
-def svg(figure: Figure) -> str:
-    """The figure as text, without a date."""
-    out = StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight")
-    text = out.getvalue()
-    return text[text.index("<svg") :]
 
 
 def pictures(results: Results) -> Iterator[tuple[str, str]]:
@@ -56,63 +24,63 @@ def pictures(results: Results) -> Iterator[tuple[str, str]]:
             yield "workloads", svg(by_workload(results, ("forward_train", "backward")))
         if results.of(Timing, stage="sizes"):
             yield "sizes", svg(by_size(results))
+        if results.of(Bandwidth):
+            yield "roofline", svg(roof(results))
+        if results.of(Timing, stage="threads"):
+            yield "threads", svg(by_threads(results))
+        if results.of(Timing, stage="kernels"):
+            yield "kernels", svg(by_kernel(results))
         if results.of(Training, stage="epoch"):
             yield "epochs", svg(epochs(results))
         if results.of(Training, stage="accuracy"):
             yield "accuracy", svg(accuracy(results))
 
 
-def look(results: Results, name: str) -> dict[str, Any]:
-    """Colour and marker of a contender."""
-    i = [entrant.name for entrant in results.entrants].index(name)
-    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-
-
-def ranked(results: Results, rows: Sequence[Timing]) -> list[str]:
-    """Contenders, fastest first: by the geometric mean of their time over the fastest's at each workload."""
-    fastest: dict[tuple[str, str], float] = {}
-    for row in rows:
-        key = (row.workload, row.direction)
-        fastest[key] = min(fastest.get(key, math.inf), row.median_s)
-    logs: dict[str, list[float]] = {}
-    for row in rows:
-        logs.setdefault(row.contender, []).append(math.log(row.median_s / fastest[row.workload, row.direction]))
-    return sorted(logs, key=lambda name: sum(logs[name]) / len(logs[name]))
-
-
 def by_workload(results: Results, directions: Sequence[Direction]) -> Figure:
-    """A line for each workload, a mark for each contender, time to the right."""
+    """A line for each workload, a mark for each contender, time to the right; frameworks in a lane of their own below."""
     rows = [row for row in results.of(Timing, stage="workloads") if row.direction in directions]
-    names = ranked(results, rows)
+    kinds = [kind for kind in ("backend", "peer") if any(row.kind == kind for row in rows)]
+    lanes = {"backend": -0.17, "peer": 0.17} if len(kinds) > 1 else dict.fromkeys(kinds, 0.0)
     workloads = list(dict.fromkeys(row.workload for row in rows))
-    figure = Figure(figsize=(9.5, 1.3 + 0.27 * len(workloads)))
+    figure = Figure(figsize=(9.5, 1.3 + 0.3 * len(kinds) + (0.22 + 0.12 * len(kinds)) * len(workloads)))
     axes = figure.subplots(1, len(directions), sharey=True, squeeze=False)[0]
     for ax, direction in zip(axes, directions, strict=True):
         shown = [row for row in rows if row.direction == direction]
         for y, workload in enumerate(workloads):
-            times = [1e3 * row.median_s for row in shown if row.workload == workload]
-            if times:
-                ax.plot([min(times), max(times)], [y, y], color="#cccccc", linewidth=1, zorder=1)
-        for name in names:
-            own = [row for row in shown if row.contender == name]
-            ax.scatter(
-                [1e3 * row.median_s for row in own],
-                [workloads.index(row.workload) for row in own],
-                s=26,
-                label=name,
-                zorder=2,
-                **look(results, name),
-            )
+            for kind in kinds:
+                times = [1e3 * row.median_s for row in shown if row.workload == workload and row.kind == kind]
+                if times:
+                    ax.plot([min(times), max(times)], [y + lanes[kind]] * 2, color="#cccccc", linewidth=1, zorder=1)
+        for entrant in results.entrants:
+            own = [row for row in shown if row.contender == entrant.name]
+            if own:
+                ax.plot(
+                    [1e3 * row.median_s for row in own],
+                    [workloads.index(row.workload) + lanes[entrant.kind] for row in own],
+                    markersize=5,
+                    label=entrant.name,
+                    zorder=2,
+                    **(look(results, entrant.name) | {"linestyle": "none"}),
+                )
         ax.set_xscale("log")
         ax.set_xlabel("ms, log scale: left is better")
         ax.set_title(DIRECTION_NAMES[direction], fontsize=10)
         ax.set_yticks(range(len(workloads)), [results.workloads[w].label for w in workloads], fontsize=7.5)
     axes[0].invert_yaxis()
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=min(len(names), 8), fontsize=8, title="fastest first"
-    )
+    by_name = dict(zip(labels, handles, strict=True))
     figure.set_layout_engine("constrained")
+    titles = {"backend": "backends, fastest first", "peer": "frameworks, fastest first"}
+    for kind in reversed(kinds):  # what is placed first lies outermost, at the top
+        names = [name for name in ranked(results, [row for row in rows if row.kind == kind]) if name in by_name]
+        figure.legend(
+            [by_name[name] for name in names],
+            names,
+            loc="outside upper center" if kind == kinds[0] else "outside lower center",
+            ncols=min(len(names), 8),
+            fontsize=8,
+            title=titles[kind],
+        )
     return figure
 
 
@@ -136,13 +104,8 @@ def by_size(results: Results) -> Figure:
                 markersize=4,
                 **look(results, name),
             )
-        for cache, size in results.machine.caches.items():
-            ax.axvline(size, color="#555555", linewidth=0.8, linestyle=":")
-            ax.text(size, 0.99, f" {cache}", transform=ax.get_xaxis_transform(), va="top", fontsize=8, color="#555555")
-        ax.set_xscale("log", base=2)
-        ax.set_yscale("log")
-        ax.set_xticks([2**n for n in range(10, 29, 3)], ["1 KB", "8 KB", "64 KB", "512 KB", "4 MB", "32 MB", "256 MB"])
-        ax.minorticks_off()
+        caches(ax, results)
+        size_axis(ax, 28)
         ax.set_xlabel("size of x")
         ax.set_title(DIRECTION_NAMES[direction], fontsize=10)
     axes[0].set_ylabel("ns per KB of x: lower is better")

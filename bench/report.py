@@ -15,8 +15,11 @@ from markupsafe import Markup
 from bench.environment import describe, size_text
 from bench.exhibits import EXHIBITS
 from bench.files import write_atomically
-from bench.plots import pictures, ranked
+from bench.plots import pictures
 from bench.results import LeftOut, Results, TieExample, Timing, Training, Verdict
+from bench.studies import SUBJECT
+from bench.style import DIRECTION_NAMES, ranked
+from bench.versus import Duel, Summary, geometric_mean, prices, reached, summaries
 
 BASELINE = "block_reduce"
 """The original answer, which the others are compared with."""
@@ -33,7 +36,7 @@ def write(results: Results, folder: Path) -> Path:
     environment = Environment(
         loader=PackageLoader("bench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"ms": milliseconds, "size": size_text, "times": times}
+    environment.filters |= {"ms": milliseconds, "size": size_text, "times": times, "part": part}
     page = environment.get_template("index.html.j2").render(
         results=results,
         pictures=defaultdict(str, {name: Markup(text) for name, text in drawn.items()}),
@@ -43,6 +46,12 @@ def write(results: Results, folder: Path) -> Path:
         exhibits=[(e, next((v for v in results.of(Verdict, subject=e.name)), None)) for e in EXHIBITS],
         ties=results.of(TieExample),
         steps=step_table(results),
+        subject=SUBJECT,
+        duels=Duel.all_of(results),
+        summaries=summaries(results),
+        prices=prices(results),
+        reached=reached(results),
+        directions=DIRECTION_NAMES,
         curves=results.of(Training, stage="accuracy"),
         epochs=results.of(Training, stage="epoch"),
         deviations=deviations(results),
@@ -69,12 +78,21 @@ def milliseconds(seconds: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio for people: one digit behind the point below 20."""
+    """A ratio for people: one digit behind the point below 20, two below 1.05, so that 1 has its sides.
+
+    Examples
+    --------
+    >>> [times(ratio) for ratio in (0.984, 1.04, 1.54, 23.4)]
+    ['0.98×', '1.04×', '1.5×', '23×']
+    """
+    if ratio < 1.05:
+        return f"{ratio:.2f}×"
     return f"{ratio:.1f}×" if ratio < 20 else f"{ratio:.0f}×"
 
 
-def geometric_mean(values: list[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
+def part(fraction: float | None) -> str:
+    """A part of what memory allows, in percent."""
+    return "–" if fraction is None else f"{fraction:.0%}"
 
 
 def ratios(results: Results, slower: str, faster: str, op: str | None = None) -> list[float]:
@@ -159,7 +177,7 @@ class StepRow:
 def step_table(results: Results) -> list[StepRow]:
     rows = []
     for workload in results.workloads.values():
-        found = results.of(Timing, stage="workloads", direction="step", workload=workload.id)
+        found = results.of(Timing, stage="workloads", direction="step", workload=workload.id, kind="backend")
         ranking = sorted(found, key=lambda row: row.median_s)
         if ranking:
             by = {row.contender: row.median_s / ranking[0].median_s for row in ranking}
@@ -190,13 +208,15 @@ def deviations(results: Results) -> list[Deviation]:
     return found
 
 
-def left_out(results: Results) -> list[tuple[str, str, int]]:
-    """Who was left out with which reason, and at how many workloads."""
+def left_out(results: Results) -> list[tuple[str, str, int | None]]:
+    """Who was left out with which reason, and at how many workloads; None of those who did not take part at all."""
     counted: dict[tuple[str, str], int] = {}
     for row in results.of(LeftOut):
         reason = "would take too long for this preset" if row.reason.startswith("about ") else row.reason
         counted[row.contender, reason] = counted.get((row.contender, reason), 0) + 1
-    return [(contender, reason, n) for (contender, reason), n in counted.items()]
+    return [(name, reason, None) for name, reason in results.absent.items()] + [
+        (contender, reason, n) for (contender, reason), n in counted.items()
+    ]
 
 
 def update_readme(results: Results, readme: Path) -> None:
@@ -208,7 +228,11 @@ def update_readme(results: Results, readme: Path) -> None:
         A marker is missing, or the results lack what belongs between them.
     """
     text = readme.read_text(encoding="utf-8")
-    parts: dict[str, Callable[[Results], str]] = {"answer": readme_answer, "table": readme_table}
+    parts: dict[str, Callable[[Results], str]] = {
+        "answer": readme_answer,
+        "table": readme_table,
+        "peers": readme_peers,
+    }
     for name, make in parts.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if not pattern.search(text):
@@ -236,7 +260,7 @@ def readme_answer(results: Results) -> str:
 
 def readme_table(results: Results) -> str:
     """Training steps in ms, a column for each backend, fastest first."""
-    steps = results.of(Timing, stage="workloads", direction="step")
+    steps = results.of(Timing, stage="workloads", direction="step", kind="backend")
     names = [n for n in ranked(results, steps) if not next(e for e in results.entrants if e.name == n).reference_only]
     lines = [f"| training step, ms | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for row in step_table(results):
@@ -246,5 +270,36 @@ def readme_table(results: Results) -> str:
     lines.append(
         f"\nfloat32, {results.threads} threads, {machine.cpu} ({machine.architecture}), results written to arrays that exist; "
         "medians of interleaved rounds. “–”: not offered, or left out as too slow.\n"
+    )
+    return "\n".join(lines)
+
+
+def readme_peers(results: Results) -> str:
+    """How many times as long each framework takes: mean and worst case, in training and in inference."""
+    by = {(summary.peer, summary.direction): summary for summary in summaries(results, [None])}
+    if not by:
+        return "These results were measured without frameworks: `make peers`, then `make report`.\n"
+
+    def cells(summary: Summary | None) -> str:
+        if summary is None:
+            return "– | –"
+        worst = times(summary.worst.ratio)
+        return (
+            f"{times(summary.mean)} | {f'**{worst}**' if summary.worst.lost else worst}, {summary.worst.workload.label}"
+        )
+
+    lines = [
+        f"| time over `{SUBJECT}`'s | training step: mean | worst case | inference: mean | worst case |",
+        "|---" * 5 + "|",
+    ]
+    lines += [
+        f"| `{name}` | {cells(by.get((name, 'step')))} | {cells(by.get((name, 'forward')))} |"
+        for name in dict.fromkeys(name for name, _ in by)
+    ]
+    lost = sum(summary.lost for summary in by.values())
+    count = sum(summary.count for summary in by.values())
+    lines.append(
+        f"\nGeometric means over the workloads each of them did, in either layout; same threads, outputs reused where its "
+        f"interface can. At {lost} of {count} the framework is faster: below 1×, in bold where it is the worst case.\n"
     )
     return "\n".join(lines)

@@ -28,7 +28,7 @@ NORMAL_IQR = 1.349
 """Interquartile range of a normal distribution, in standard deviations."""
 
 Kind = Literal["backend", "peer"]
-Stage = Literal["workloads", "sizes"]
+Stage = Literal["workloads", "sizes", "threads", "kernels", "prices"]
 BandwidthKind = Literal["read", "write", "copy"]
 
 
@@ -216,7 +216,10 @@ class Entrant:
 
 @dataclass(kw_only=True)
 class Results:
-    """All of a run: on what, of what, and the rows of the tasks finished so far, out of those planned."""
+    """All of a run: on what, of what, and the rows of the tasks finished so far, out of those planned.
+
+    `absent` names those who might have taken part and did not, each with the reason.
+    """
 
     schema: int = SCHEMA
     preset: Preset
@@ -229,6 +232,7 @@ class Results:
     dataset: str
     dataset_note: str
     entrants: list[Entrant]
+    absent: dict[str, str] = field(default_factory=dict)
     planned: list[str]
     finished: dict[str, float] = field(default_factory=dict)
     workloads: dict[str, Workload] = field(default_factory=dict)
@@ -236,7 +240,7 @@ class Results:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    def of(self, kind: type[AnyRow], **equal: Any) -> list[AnyRow]:
+    def of(self, kind: type[AnyRow], /, **equal: Any) -> list[AnyRow]:
         """The rows of one kind whose fields have these values."""
         return [row for row in self.rows if isinstance(row, kind) and _matches(row, equal)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Literal
 
 import bench.mnist.data as mnist
 import pooling
+from bench import peers, roofline
 from bench.contenders import Contender, backends
 from bench.environment import machine, source, versions
 from bench.exhibits import EXHIBITS
@@ -19,9 +20,9 @@ from bench.measure import Patience, measure
 from bench.mnist.networks import PoolKind
 from bench.mnist.train import History, Settings, race, train
 from bench.results import LayerTime, Results, ResultsError, Row, Stage, Training, load, save
+from bench.studies import KERNELS, kernel_tasks, price_tasks, roofline_task, thread_tasks
+from bench.task import Progress, Task
 from bench.workloads import DIRECTIONS, Direction, Preset, Workload, ladder, of_preset
-
-Progress = Callable[[float], None]
 
 STEP_S = 0.02
 """About how long a training step takes: for the time left alone."""
@@ -44,6 +45,12 @@ class Effort:
         Images on which each backend's epoch is timed.
     networks, epochs, images, test_images
         Of the accuracy runs; None is all images.
+    roof
+        Sizes at which bandwidth is measured.
+    kernels
+        Kernel sizes whose time is compared.
+    setup_s
+        A peer that needs longer to be set up, at each workload, does not take part; None is no limit.
     """
 
     patience: Patience
@@ -54,10 +61,25 @@ class Effort:
     epochs: int
     images: int | None = None
     test_images: int | None = None
+    roof: tuple[int, ...] = roofline.SIZES
+    kernels: tuple[int, ...] = KERNELS
+    setup_s: float | None = None
 
 
 EFFORTS: dict[Preset, Effort] = {
-    "quick": Effort(Patience(0.8, 0.2, (3, 15)), Patience(0.4, 0.2, (3, 9)), 3, 1280, ("lenet",), 3, 3200, 2000),
+    "quick": Effort(
+        Patience(0.8, 0.2, (3, 15)),
+        Patience(0.4, 0.2, (3, 9)),
+        3,
+        1280,
+        ("lenet",),
+        3,
+        3200,
+        2000,
+        roof=roofline.SIZES[::3],
+        kernels=(3, 7, 13, 31),
+        setup_s=5.0,
+    ),
     "standard": Effort(Patience(4.0, 1.0), Patience(2.0, 0.5), None, 6400, ("lenet", "question"), 3),
     "full": Effort(Patience(20.0, 5.0), Patience(8.0, 2.0), None, 12_800, ("lenet", "question"), 10),
 }
@@ -65,16 +87,6 @@ EFFORTS: dict[Preset, Effort] = {
 SIZED = ("block_reduce", "argmax_switches", "strided_reshape", "strided_slices", "numba_loops", "simd")
 SIZED_DIRECTIONS: tuple[Direction, ...] = ("forward_train", "backward")
 """Backends whose time is shown against the size of the arrays, and in which directions."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """Something to do: what it is called, about how many seconds it takes, and the work."""
-
-    name: str
-    seconds: float
-    work: Callable[[Progress], list[Row]]
-    workload: Workload | None = None
 
 
 class Watch:
@@ -109,7 +121,7 @@ class Suite:
             watch.begins(task)
             start = perf_counter()
             rows = task.work(watch.progresses)
-            self.results.add(task.name, perf_counter() - start, rows, [task.workload] if task.workload else [])
+            self.results.add(task.name, perf_counter() - start, rows, task.workloads)
             self.results.updated = now()
             save(self.results, self.path)
             watch.ended(task, rows)
@@ -119,6 +131,19 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def lineup(preset: Preset) -> tuple[tuple[Contender, ...], dict[str, str]]:
+    """Everybody who takes part, the backends first; and who might have, with the reason why not."""
+    absent = dict(peers.missing())
+    limit = EFFORTS[preset].setup_s
+    taking_part = list(backends())
+    for peer in peers.contenders():
+        if limit is None or peer.setup_s <= limit:
+            taking_part.append(peer)
+        else:
+            absent[peer.name] = f"compiling takes it about {peer.setup_s:g} s a workload, too long for preset {preset}"
+    return tuple(taking_part), absent
+
+
 def plan(
     preset: Preset,
     path: Path,
@@ -126,6 +151,7 @@ def plan(
     *,
     fresh: bool = False,
     contenders: Sequence[Contender] | None = None,
+    absent: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
     data_dir: Path | None = None,
 ) -> Suite:
@@ -137,6 +163,8 @@ def plan(
         Begin anew whatever `path` holds.
     contenders
         Who takes part; by default every backend.
+    absent
+        Who else might have, and why not.
     only
         Parts of names: tasks whose name has none of them are left out. By default all tasks.
 
@@ -158,11 +186,12 @@ def plan(
         threads=threads,
         started=now(),
         machine=machine(),
-        software=versions(),
+        software=versions() | (peers.versions() if any(c.kind == "peer" for c in taking_part) else {}),
         source=source(),
         dataset=dataset.name,
         dataset_note=dataset.note,
         entrants=[contender.entrant() for contender in taking_part],
+        absent=dict(absent or {}),
         planned=[task.name for task in tasks],
     )
     if fresh or not path.exists():
@@ -187,8 +216,10 @@ def tasks_of(preset: Preset, threads: int, contenders: tuple[Contender, ...], da
     """All tasks of a preset, the quick and telling ones first."""
     effort = EFFORTS[preset]
     yield Task("gradients", 20, lambda progress: gradient_rows(effort.cases, progress))
-    for workload in of_preset(preset):
+    workloads = of_preset(preset)
+    for workload in workloads:
         yield timing_task("workloads", workload, contenders, effort.patience, threads)
+    yield roofline_task(effort.roof, threads)
     limit = effort.test_images
     tested = replace(dataset, test_images=dataset.test_images[:limit], test_labels=dataset.test_labels[:limit])
     kinds: tuple[PoolKind, ...] = ("max", "avg")
@@ -206,6 +237,9 @@ def tasks_of(preset: Preset, threads: int, contenders: tuple[Contender, ...], da
     sized = tuple(c for c in contenders if c.name in SIZED)
     for workload in ladder(preset):
         yield timing_task("sizes", workload, sized, effort.size_patience, threads)
+    yield from thread_tasks(workloads, contenders, effort.size_patience, threads)
+    yield from kernel_tasks(effort.kernels, contenders, effort.size_patience, threads)
+    yield from price_tasks(contenders, effort.patience, threads)
 
 
 def gradient_rows(cases: int | None, progress: Progress) -> list[Row]:
@@ -231,7 +265,8 @@ def timing_task(
             )
         ]
 
-    return Task(f"{stage} {workload.id}", patience.budget_s * 1.6 + 1, work, workload)
+    setup_s = sum(contender.setup_s for contender in contenders if contender.kind == "peer")
+    return Task(f"{stage} {workload.id}", patience.budget_s * 1.6 + 1 + setup_s, work, (workload,))
 
 
 def accuracy_task(settings: Settings, dataset: mnist.Dataset) -> Task:

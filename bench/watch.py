@@ -10,8 +10,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.progress import Task as Bar
 from rich.text import Text
 
-from bench.results import LeftOut, Row, Timing, Training, Verdict
-from bench.suite import Task, Watch
+from bench.results import Bandwidth, LeftOut, Row, Timing, Training, Verdict
+from bench.suite import Watch
+from bench.task import Task
 
 
 class TimeLeft(ProgressColumn):
@@ -80,9 +81,13 @@ def in_short(rows: list[Row]) -> str:
         best = min(trainings, key=lambda row: sum(row.seconds))
         ends = f", accuracy {best.accuracy[-1]:.2%}" if best.accuracy else f", with {best.backend}"
         return f"{sum(best.seconds):.1f} s for {len(best.seconds)} × {best.images} images{ends}"
+    bandwidths = [row for row in rows if isinstance(row, Bandwidth)]
+    if bandwidths:
+        last = bandwidths[-1]
+        return f"{last.kind} of {last.nbytes / 1e6:.3g} MB at {last.gb_per_s:.3g} GB/s"
     if timings:
-        last = timings[-1].direction  # a training step where that was timed
-        found = sorted((row.median_s, row.contender) for row in timings if row.direction == last)
+        direction = timings[-1].direction  # a training step where that was timed
+        found = sorted((row.median_s, row.contender) for row in timings if row.direction == direction)
         extremes = [found[0], found[-1]] if len(found) > 1 else found
         return ", ".join(f"{name} {median_s * 1e3:.3g} ms" for median_s, name in extremes)
     reasons = [row.reason for row in rows if isinstance(row, LeftOut)]

@@ -24,7 +24,7 @@ IntOrTuple = int | tuple[int, ...]
 Padding = int | tuple[int, ...]
 Preset = Literal["quick", "standard", "full"]
 Direction = Literal["forward", "forward_train", "backward", "step"]
-Values = Literal["relu", "normal"]
+Values = Literal["relu", "normal", "nan"]
 
 PRESETS: tuple[Preset, ...] = ("quick", "standard", "full")
 DIRECTIONS: tuple[Direction, ...] = ("forward", "forward_train", "backward", "step")
@@ -32,6 +32,9 @@ DIRECTIONS: tuple[Direction, ...] = ("forward", "forward_train", "backward", "st
 
 LARGEST = 200_000
 """Planes of 1 KB in the largest array of :func:`ladder`."""
+
+NANS = 0.01
+"""The part of an input of values "nan" that is NaN."""
 
 SMALL_BATCH = (3, 7)
 """N and C of :meth:`Workload.small`: 21 planes, which is no multiple of any vector's lanes."""
@@ -51,6 +54,8 @@ class Workload:
         (N, C, *spatial), whatever the layout.
     kernel_size, stride, padding, dilation, ceil_mode, count_include_pad
         As for :class:`pooling.MaxPool` and :class:`pooling.AvgPool`.
+    values
+        What :meth:`input` gives.
     preset
         The smallest preset that measures it.
     both_layouts
@@ -77,6 +82,7 @@ class Workload:
     count_include_pad: bool = True
     data_format: DataFormat = "channels_first"
     dtype: str = "float32"
+    values: Values = "relu"
     preset: Preset = "full"
     both_layouts: bool = False
 
@@ -91,6 +97,7 @@ class Workload:
         words += ["nopad"] * (not self.count_include_pad)
         words += ["nhwc"] * (self.data_format == "channels_last")
         words += [self.dtype] * (self.dtype != "float32")
+        words += [self.values] * (self.values != "relu")
         return "-".join(words)
 
     @property
@@ -100,6 +107,7 @@ class Workload:
         window += f"/{_short(self.padding)}" if self.padding else ""
         words = [self.op, window] + ["ceil"] * self.ceil_mode + ["NHWC"] * (self.data_format == "channels_last")
         words += [self.dtype] * (self.dtype != "float32")
+        words += [f"({self.values})"] * (self.values != "relu")
         return f"{self.network}  {'×'.join(map(str, self.shape))}  {' '.join(words)}"
 
     @property
@@ -150,10 +158,19 @@ class Workload:
             *window, count_include_pad=self.count_include_pad, data_format=self.data_format, backend=backend
         )
 
-    def input(self, values: Values = "relu", seed: int = 0) -> Array:
-        """What a layer before might give: normal values, or those after ReLU, where half are 0 and whole windows tie."""
-        x = np.random.default_rng(seed).standard_normal(self.array_shape, np.float32)
-        return (np.maximum(x, 0, out=x) if values == "relu" else x).astype(self.dtype, copy=False)
+    def input(self, values: Values | None = None, seed: int = 0) -> Array:
+        """What a layer before might give: normal values, or those after ReLU, where half are 0 and whole windows tie.
+
+        "nan" is "relu" with some cells that are NaN. By default the workload's own values.
+        """
+        values = values or self.values
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal(self.array_shape, np.float32)
+        if values != "normal":
+            np.maximum(x, 0, out=x)
+        if values == "nan":
+            x[rng.random(x.shape, np.float32) < NANS] = np.nan
+        return x.astype(self.dtype, copy=False)
 
     def gradient(self, seed: int = 1) -> Array:
         """A gradient with respect to the output."""

@@ -5,21 +5,37 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 import bench.suite
+import pooling
 from bench.cli import app, interruptible
+from bench.contenders import of_backend
 from bench.measure import Patience
 from bench.mnist.data import digits
-from bench.results import LeftOut, Row, load
-from bench.suite import EFFORTS, Effort, Suite, Task
+from bench.results import LeftOut, Row, Timing, load
+from bench.suite import EFFORTS, Effort, Suite
+from bench.task import Task
 from bench.workloads import Workload
 
 RUNNER = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
-TINY = Effort(Patience(0.01, 60.0, (2, 2)), Patience(0.01, 60.0, (2, 2)), 1, 64, ("question",), 1, 64, 50)
+TINY = Effort(
+    Patience(0.01, 60.0, (2, 2)),
+    Patience(0.01, 60.0, (2, 2)),
+    1,
+    64,
+    ("question",),
+    1,
+    64,
+    50,
+    roof=(1 << 16,),
+    kernels=(2, 3),
+    setup_s=5.0,
+)
 
 
 def press_ctrl_c(progress: object) -> list[Row]:
@@ -56,7 +72,7 @@ def test_help(command: str) -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_report_prints_the_path_of_the_page_last_and_plots_needs_the_json_alone(tmp_path: Path) -> None:
-    done = bench_("report", "--preset", "quick", "--out", tmp_path, "--threads", 1)
+    done = bench_("report", "--preset", "quick", "--out", tmp_path, "--threads", 1, "--no-peers")
     assert done.exit_code == 0, done.output
     page = Path(done.stdout.splitlines()[-1])
     assert page == tmp_path / "index.html"
@@ -75,11 +91,11 @@ def test_ctrl_c_tells_what_is_kept_and_how_to_go_on(tmp_path: Path, monkeypatch:
     tasks_of = bench.suite.tasks_of
 
     def interrupted(*arguments: object) -> Iterator[Task]:
-        yield from (task for task in tasks_of(*arguments) if task.workload)  # type: ignore[arg-type]
+        yield from [task for task in tasks_of(*arguments) if task.workloads][:2]  # type: ignore[arg-type]
         yield Task("too long", 1.0, press_ctrl_c)
 
     monkeypatch.setattr(bench.suite, "tasks_of", interrupted)
-    result = bench_("report", "--preset", "quick", "--out", tmp_path)
+    result = bench_("report", "--preset", "quick", "--out", tmp_path, "--no-peers")
     assert result.exit_code == 130
     path = tmp_path / "results" / "quick.json"
     assert f"2 of 3 tasks are kept in {path}; the same command goes on from there" in result.stderr
@@ -94,8 +110,35 @@ def test_filters_leave_the_whole_run_alone(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     results = load(tmp_path / "part" / "results" / "quick.json")
     assert [entrant.name for entrant in results.entrants] == ["strided_slices", "numba_loops"]
+    assert not results.absent
     assert results.planned == ["sizes b-1x2x8x8-max-k2s2"]
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.usefixtures("tiny", "undrawn")
+@pytest.mark.parametrize(
+    ("options", "take_part"),
+    [((), True), (("--no-peers",), False), (("--backend", "simd"), False), (("--backend", "simd", "--peers"), True)],
+)
+def test_installed_peers_take_part_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], take_part: bool
+) -> None:
+    peer = replace(of_backend(pooling.backend("strided_slices")), name="rival", kind="peer")
+    slow = replace(peer, name="slow", setup_s=60.0)
+    monkeypatch.setattr("bench.peers.contenders", lambda: (peer, slow))
+    monkeypatch.setattr("bench.peers.missing", lambda: (("away", "away is not installed; pip install away"),))
+    monkeypatch.setattr("bench.peers.versions", lambda: {"rival": "1.2"})
+    result = bench_("report", "--preset", "quick", "--out", tmp_path, "--only", "workloads", *options)
+    assert result.exit_code == 0, result.output
+    results = load((tmp_path / "part") / "results" / "quick.json")
+    assert ([e.name for e in results.entrants if e.kind == "peer"] == ["rival"]) == take_part
+    assert bool(results.of(Timing, kind="peer")) == take_part
+    assert ("rival" in results.software) == take_part
+    if take_part:
+        assert results.absent["away"] == "away is not installed; pip install away"
+        assert "about 60 s a workload" in results.absent["slow"]
+    else:
+        assert not results.absent
 
 
 @pytest.mark.usefixtures("tiny", "undrawn")
@@ -107,7 +150,7 @@ def test_wrong_result_is_told_and_fails(tmp_path: Path, monkeypatch: pytest.Monk
         suite.results.rows.append(LeftOut("sizes", "b-1x2x8x8-max-k2s2", "simd", "simd: y differs", wrong=True))
 
     monkeypatch.setattr(Suite, "run", one_wrong)
-    result = bench_("report", "--preset", "quick", "--out", tmp_path, "--only", "sizes")
+    result = bench_("report", "--preset", "quick", "--out", tmp_path, "--only", "sizes", "--no-peers")
     assert result.exit_code == 1
     assert "Wrong result, not timed: simd: y differs" in result.stderr
 

@@ -10,7 +10,17 @@ import pytest
 
 import pooling
 from bench.contenders import Arrays, Calls, Contender, backends, of_backend
-from bench.measure import Patience, WrongResult, compare, measure, pinned, take_turns
+from bench.measure import (
+    PARTS,
+    Patience,
+    WrongResult,
+    compare,
+    estimate_s,
+    measure,
+    measure_together,
+    pinned,
+    take_turns,
+)
 from bench.results import LeftOut, Timing
 from bench.workloads import DIRECTIONS, Workload
 
@@ -135,3 +145,59 @@ def test_pinned_puts_threads_back() -> None:
     with pytest.raises(ZeroDivisionError), pinned(before + 3):
         fail()
     assert pooling.get_num_threads() == before
+
+
+def test_workloads_measured_together_are_proven_each_on_its_own_arrays() -> None:
+    holed = replace(WORKLOAD, values="nan")
+    larger = replace(WORKLOAD, shape=(4, 8, 10, 10))
+    wrong_if_nan = spoiled(lambda arrays: spoil_y(arrays) if np.isnan(arrays.x).any() else None)
+    rows = measure_together(
+        [WORKLOAD, holed, larger], [GOOD, wrong_if_nan], BRIEF, threads=1, stage="prices", directions=("forward",)
+    )
+    timed = [(row.workload, row.contender) for row in rows if isinstance(row, Timing)]
+    assert sorted(timed) == sorted(
+        [(w.id, GOOD.name) for w in (WORKLOAD, holed, larger)] + [(w.id, "spoiled") for w in (WORKLOAD, larger)]
+    )
+    assert [(row.workload, row.wrong) for row in rows if isinstance(row, LeftOut)] == [(holed.id, True)]
+    assert {row.stage for row in rows} == {"prices"}
+
+
+def test_who_had_to_wait_once_gets_more_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    def estimated(*seconds: float) -> tuple[float, int]:
+        taken = iter(seconds)
+        monkeypatch.setattr("bench.measure._seconds", lambda call, n=1: next(taken))
+        whole = replace(WORKLOAD, shape=WORKLOAD.part(1).shape)
+        scale = whole.outputs / whole.part(PARTS).outputs
+        return estimate_s(GOOD, whole, 1.0) / scale, len(seconds) - len(list(taken))
+
+    assert estimated(0.1, 0.2, 9.0) == (0.1, 2)  # well within the limit
+    assert estimated(99.0, 99.0, 0.1) == (99.0, 2)  # hopeless
+    assert estimated(1.0, 1.0, 0.9, 0.2, 0.1) == (0.2, 4)  # within it at the fourth try
+
+
+def test_owners_take_turns_as_a_whole_and_warm_up_before_they_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[tuple[str, int]] = []
+
+    def timed(call: Callable[[], int], n: int = 1) -> float:
+        events.append(("timed", call()))
+        return 1.0
+
+    monkeypatch.setattr("bench.measure._calibrate", lambda call: (1, 1.0))
+    monkeypatch.setattr("bench.measure._settle", lambda call: events.append(("settles", call())))
+    monkeypatch.setattr("bench.measure._seconds", timed)
+    calls = [lambda i=i: i for i in range(4)]
+    taken = take_turns(calls, Patience(0.01, 1.0, (8, 8)), 0, lambda done: None, ["a", "b", "b", "a"])
+    assert [len(samples) for samples, _ in taken] == [8] * 4
+    turns = [events[i : i + 3] for i in range(0, len(events), 3)]
+    assert all([what for what, _ in turn] == ["settles", "timed", "timed"] for turn in turns)
+    assert all({i for _, i in turn} in ({0, 3}, {1, 2}) for turn in turns)
+    assert {turn[0][1] for turn in turns} == {0, 1, 2, 3}  # whose order is drawn, among owners and among their calls
+
+
+def test_only_where_frameworks_take_part_turns_begin_untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: list[object] = []
+    monkeypatch.setattr("bench.measure._settle", settled.append)
+    measure(WORKLOAD, [GOOD], BRIEF, threads=1)
+    assert not settled
+    measure(WORKLOAD, [GOOD, replace(GOOD, name="rival", kind="peer")], BRIEF, threads=1)
+    assert settled

@@ -12,11 +12,23 @@ from bench.contenders import backends
 from bench.environment import Source
 from bench.measure import Patience
 from bench.mnist.data import Dataset, digits
-from bench.results import LeftOut, ResultsError, Row, Timing, Training, Verdict, load
-from bench.suite import EFFORTS, Effort, Suite, Task, Watch, plan
+from bench.results import Bandwidth, LeftOut, ResultsError, Row, Timing, Training, Verdict, load
+from bench.suite import EFFORTS, Effort, Suite, Watch, lineup, plan
+from bench.task import Task
 from bench.workloads import PRESETS, Workload
 
-TINY = Effort(Patience(0.01, 60.0, (2, 2)), Patience(0.01, 60.0, (2, 2)), 1, 64, ("question",), 2, 128, 50)
+TINY = Effort(
+    Patience(0.01, 60.0, (2, 2)),
+    Patience(0.01, 60.0, (2, 2)),
+    1,
+    64,
+    ("question",),
+    2,
+    128,
+    50,
+    roof=(1 << 16,),
+    kernels=(2, 3),
+)
 ROWS = len(backends())
 
 
@@ -52,7 +64,10 @@ def test_interrupted_run_goes_on_and_ends_complete(tmp_path: Path) -> None:
     path = tmp_path / "results" / "quick.json"
     first = plan("quick", path, 1)
     names = [task.name for task in first.tasks]
-    assert [name.split()[0] for name in names] == ["gradients", "workloads", "accuracy", "accuracy", "epoch", "sizes"]
+    assert [name.split()[0] for name in names] == (
+        ["gradients", "workloads", "roofline", "accuracy", "accuracy", "epoch", "sizes"]
+        + ["kernels", "kernels", "prices", "prices"]
+    )
     watch = Impatient(names[3])
     with pytest.raises(KeyboardInterrupt):
         first.run(watch)
@@ -73,6 +88,9 @@ def test_interrupted_run_goes_on_and_ends_complete(tmp_path: Path) -> None:
     assert len(done.of(Timing, stage="workloads")) == 4 * ROWS
     assert len(done.of(Timing, stage="sizes")) == 2 * len(bench.suite.SIZED)
     assert not done.of(LeftOut)
+    assert [row.kind for row in done.of(Bandwidth)] == ["read", "write", "copy"]
+    assert len(done.of(Timing, stage="kernels")) == 4  # two sizes in two layouts
+    assert {row.workload for row in done.of(Timing)} == set(done.workloads)
     assert {verdict.outcome for verdict in done.of(Verdict, exhibit=True)} == {"refused"}
     assert [(row.pool, len(row.accuracy), row.test_images) for row in done.of(Training, stage="accuracy")] == [
         ("max", 2, 50),
@@ -142,7 +160,21 @@ def test_task_that_fails_keeps_those_before(tmp_path: Path, tiny: None) -> None:
 def test_names_of_tasks_are_unique_and_times_are_estimated(preset: str) -> None:
     zeros = np.zeros((60_000, 28, 28, 1), np.float32)
     data = Dataset("MNIST", "", zeros, np.zeros(60_000, np.int64), zeros[:10_000], np.zeros(10_000, np.int64))
-    tasks = list(bench.suite.tasks_of(preset, 2, backends(), data))  # type: ignore[arg-type]
-    assert len({task.name for task in tasks}) == len(tasks)
-    assert all(task.seconds > 0 for task in tasks)
-    assert sum(task.seconds for task in tasks) < {"quick": 120, "standard": 900, "full": 5400}[preset]
+    for taking_part, limits in (
+        (backends(), {"quick": 120, "standard": 900, "full": 5400}),
+        (lineup(preset)[0], {"quick": 180, "standard": 1300, "full": 5400}),  # type: ignore[arg-type]
+    ):
+        tasks = list(bench.suite.tasks_of(preset, 2, taking_part, data))  # type: ignore[arg-type]
+        assert len({task.name for task in tasks}) == len(tasks)
+        assert all(task.seconds > 0 for task in tasks)
+        assert sum(task.seconds for task in tasks) < limits[preset]
+
+
+def test_lineup_leaves_out_who_compiles_too_long_with_a_reason() -> None:
+    quick, absent = lineup("quick")
+    full, missing = lineup("full")
+    assert [contender.name for contender in quick[: len(backends())]] == [contender.name for contender in backends()]
+    assert all(c.setup_s <= (EFFORTS["quick"].setup_s or 0) for c in quick if c.kind == "peer")
+    late = {c.name for c in full} - {c.name for c in quick}
+    assert late == absent.keys() - missing.keys()
+    assert all("too long for preset quick" in absent[name] for name in late)

@@ -99,3 +99,12 @@ def test_layouts_compute_the_same() -> None:
     assert first.shape == last.shape
     assert np.array_equal(last.operator("reference")(np.moveaxis(x, 1, -1)), np.moveaxis(y, 1, -1))
     assert isinstance(first.operator(), pooling.MaxPool)
+
+
+def test_nan_is_in_some_cells_and_in_the_name() -> None:
+    plain = Workload("one", "a network", (4, 8, 32, 32), 2)
+    holed = Workload("one", "a network", (4, 8, 32, 32), 2, values="nan")
+    x = holed.input()
+    assert 0.005 < float(np.isnan(x).mean()) < 0.02
+    assert np.array_equal(x[~np.isnan(x)], plain.input()[~np.isnan(x)])
+    assert (holed.id, "nan" in holed.label) == (f"{plain.id}-nan", True)

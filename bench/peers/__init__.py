@@ -8,8 +8,10 @@ Whose threads keep spinning
 -----------------------------
 OpenMP's workers (PyTorch, oneDNN) and ONNX Runtime's wait for more work by spinning. Between the calls of a turn that is worth
 much to them: oneDNN took 10 us on 64x50x8x8 and 42 us on 64x20x24x24, but 28 us with OMP_WAIT_POLICY=passive, and 226 us with
-GOMP_SPINCOUNT=3000. So it stays as it is by default. What it does to the next contender was measured: `simd` called right
-after oneDNN is as fast, within 2%, as 0.2 ms later. So all take turns in one process, without pauses.
+GOMP_SPINCOUNT=3000. So it stays as it is by default. But it goes on for some milliseconds after the last call, and takes a core
+from whoever comes next: right after PyTorch, `simd` took twice as long. So where frameworks take part a turn begins with untimed
+calls that outlast it (bench.measure.SETTLE_S). ONNX Runtime's spinning outlasted more than that (PyTorch took three times as
+long after it); it is told to stop when a call ends, which makes its own calls no slower.
 
 It needs a machine with nothing else to do: where another process holds a core, a spinning team waits for the worker that has
 none, 10 ms instead of 0.1, and comparisons flatter whoever does not spin. Such rows come out unstable; don't quote them.

@@ -121,5 +121,6 @@ def contenders() -> tuple[Contender, ...]:
             bind,
             exact=False,
             reuses_outputs=False,
+            setup_s=3.0,
         ),
     )

@@ -60,6 +60,7 @@ def bind(workload: Workload, arrays: Arrays) -> Calls:
     options.intra_op_num_threads = pooling.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     planes = in_planes(workload)
     session = ort.InferenceSession(model(planes), options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()

@@ -202,5 +202,6 @@ def contenders() -> tuple[Contender, ...]:
             why_not_compiled,
             bind_compiled,
             reuses_outputs=False,
+            setup_s=10.0,
         ),
     )

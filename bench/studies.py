@@ -1,0 +1,146 @@
+"""What a table of workloads can't show: bandwidth, threads, kernel size, and the price of what users may ask for.
+
+Each study varies one thing and keeps the rest. Its rows are timings like all others, proven first; ratios are made when the
+page is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from bench import roofline
+from bench.contenders import Contender
+from bench.measure import Patience, measure, measure_together
+from bench.results import Row
+from bench.task import Progress, Task
+from bench.workloads import Workload
+from pooling.operators import DataFormat
+
+SUBJECT = "simd"
+"""The backend that kernel sizes and prices are about."""
+
+LAYOUTS: tuple[DataFormat, ...] = ("channels_first", "channels_last")
+
+SCALING = ("simd", "numba_loops", "strided_slices")
+SCALED = ("mnist_conv1", "vgg16_block5", "resnet50_stem")
+"""Backends and channels_first workloads whose time is taken at each number of threads: small, of short rows, large."""
+
+EVERY_COUNT = 8
+"""Up to this number of threads each is tried, above it doublings."""
+
+KERNELS = (2, 3, 5, 7, 9, 13, 21, 31)
+KERNEL_RIVALS = ("pytorch", "pytorch_channels_last", "onednn")
+"""The peers that train fastest; XLA's gradient takes seconds at large kernels."""
+
+KERNEL_OUTPUT = (4, 64, 32, 32)
+"""What every kernel size puts out: little enough to stay in a cache, so that the kernel's work shows, and not memory's."""
+
+ROOF_TASK = "roofline"
+
+
+def roofline_task(sizes: Sequence[int], threads: int) -> Task:
+    """This machine's bandwidth, on the run's threads."""
+
+    def work(progress: Progress) -> list[Row]:
+        return [*roofline.measure(threads=threads, sizes=sizes, progress=progress)]
+
+    return Task(ROOF_TASK, 2 + 0.25 * len(sizes), work)
+
+
+def thread_counts(most: int) -> tuple[int, ...]:
+    """1, 2, 3 ... `most`; of large numbers doublings, and the largest.
+
+    Examples
+    --------
+    >>> thread_counts(4), thread_counts(48)
+    ((1, 2, 3, 4), (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 48))
+    """
+    counts = list(range(1, min(most, EVERY_COUNT) + 1))
+    while counts[-1] < most:
+        counts.append(min(2 * counts[-1], most))
+    return tuple(counts)
+
+
+def thread_tasks(
+    workloads: Sequence[Workload], contenders: Sequence[Contender], patience: Patience, most: int
+) -> Iterator[Task]:
+    """Training steps on 1 to `most` threads; nothing where there is but one."""
+    scaling = [contender for contender in contenders if contender.name in SCALING]
+    if most < 2 or not scaling:
+        return
+    counts = thread_counts(most)
+
+    def task(workload: Workload) -> Task:
+        def work(progress: Progress) -> list[Row]:
+            rows: list[Row] = []
+            for i, threads in enumerate(counts):
+                rows += measure(workload, scaling, patience, threads=threads, stage="threads", directions=("step",))
+                progress((i + 1) / len(counts))
+            return rows
+
+        return Task(f"threads {workload.id}", len(counts) * (1.6 * patience.budget_s + 0.5), work, (workload,))
+
+    for workload in workloads:
+        if workload.name in SCALED and workload.data_format == "channels_first":
+            yield task(workload)
+
+
+def of_kernel(size: int, data_format: DataFormat) -> Workload:
+    """Windows of this size, a step of 1 apart, padded on both sides alike; an even size needs a cell more."""
+    n, channels, *spatial = KERNEL_OUTPUT
+    shape = (n, channels, *(cells + (size - 1) % 2 for cells in spatial))
+    return Workload(
+        f"kernel{size}", "one layer", shape, size, 1, (size - 1) // 2, data_format=data_format, preset="quick"
+    )
+
+
+def kernel_tasks(
+    sizes: Sequence[int], contenders: Sequence[Contender], patience: Patience, threads: int
+) -> Iterator[Task]:
+    """Training steps with ever larger kernels that put out the same, by layout."""
+    rivals = [contender for contender in contenders if contender.name in (SUBJECT, *KERNEL_RIVALS)]
+    if not any(rival.name == SUBJECT for rival in rivals):
+        return
+
+    def task(data_format: DataFormat) -> Task:
+        workloads = tuple(of_kernel(size, data_format) for size in sizes)
+
+        def work(progress: Progress) -> list[Row]:
+            rows: list[Row] = []
+            for i, workload in enumerate(workloads):
+                able = [rival for rival in rivals if rival.why_not(workload) is None]
+                rows += measure(workload, able, patience, threads=threads, stage="kernels", directions=("step",))
+                progress((i + 1) / len(workloads))
+            return rows
+
+        seconds = len(sizes) * (1.6 * patience.budget_s + 0.5 * len(rivals))
+        return Task(f"kernels {data_format}", seconds, work, workloads)
+
+    for data_format in LAYOUTS:
+        yield task(data_format)
+
+
+def priced(data_format: DataFormat) -> tuple[Workload, ...]:
+    """Pairs that differ in one thing: with NaN and without, padded and cut to the same number of outputs."""
+    two = Workload("price", "one layer", (4, 64, 56, 56), 2, data_format=data_format, preset="quick")
+    three = replace(two, kernel_size=3, stride=2, padding=1)
+    unpadded = replace(three, shape=(4, 64, 57, 57), padding=0)
+    return two, replace(two, values="nan"), three, replace(three, values="nan"), unpadded
+
+
+def price_tasks(contenders: Sequence[Contender], patience: Patience, threads: int) -> Iterator[Task]:
+    """The workloads whose ratios are prices, all taking turns with each other."""
+    subject = [contender for contender in contenders if contender.name == SUBJECT]
+
+    def task(data_format: DataFormat) -> Task:
+        workloads = priced(data_format)
+
+        def work(progress: Progress) -> list[Row]:
+            return [*measure_together(workloads, subject, patience, threads=threads, stage="prices", progress=progress)]
+
+        return Task(f"prices {data_format}", 1.6 * patience.budget_s + 1.5, work, workloads)
+
+    if subject:
+        for data_format in LAYOUTS:
+            yield task(data_format)

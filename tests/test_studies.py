@@ -1,0 +1,97 @@
+"""The studies: each varies one thing, and keeps the rest."""
+
+from __future__ import annotations
+
+import pytest
+
+import pooling
+from bench.contenders import backends, of_backend
+from bench.measure import Patience
+from bench.results import Bandwidth, Timing
+from bench.studies import (
+    KERNELS,
+    LAYOUTS,
+    SCALED,
+    SCALING,
+    SUBJECT,
+    kernel_tasks,
+    of_kernel,
+    price_tasks,
+    priced,
+    roofline_task,
+    thread_counts,
+    thread_tasks,
+)
+from bench.workloads import WORKLOADS, Workload, of_preset
+from pooling.operators import DataFormat
+
+BRIEF = Patience(0.01, 60.0, (2, 2))
+SMALL = Workload(SCALED[0], "a network", (2, 3, 8, 8), 2)
+
+
+@pytest.mark.parametrize("data_format", LAYOUTS)
+@pytest.mark.parametrize("size", KERNELS)
+def test_kernels_put_out_the_same_and_pad_both_sides_alike(size: int, data_format: DataFormat) -> None:
+    workload = of_kernel(size, data_format)
+    assert workload.outputs == of_kernel(3, data_format).outputs
+    assert all(axis.before == axis.after for axis in workload.window.axes)
+    assert workload.window.kernel_size == (size, size)
+
+
+def test_names_of_the_studies_exist() -> None:
+    names = {workload.name for workload in WORKLOADS if workload.data_format == "channels_first"}
+    assert set(SCALED) <= names
+    assert {SUBJECT, *SCALING} <= set(pooling.backends())
+
+
+def test_thread_counts_end_with_all_of_them() -> None:
+    for most in (1, 2, 3, 8, 9, 16, 100):
+        counts = thread_counts(most)
+        assert (counts[0], counts[-1]) == (1, most)
+        assert list(counts) == sorted(set(counts))
+
+
+def test_threads_are_timed_at_each_count() -> None:
+    (task,) = thread_tasks([SMALL], backends(), BRIEF, 3)
+    rows = task.work(lambda done: None)
+    timed = [(row.threads, row.contender) for row in rows if isinstance(row, Timing)]
+    assert sorted(timed) == sorted((n, name) for n in (1, 2, 3) for name in SCALING)
+    assert all(isinstance(row, Timing) and row.stage == "threads" and row.direction == "step" for row in rows)
+    assert task.workloads == (SMALL,)
+
+
+def test_one_thread_does_not_scale() -> None:
+    assert not list(thread_tasks([SMALL], backends(), BRIEF, 1))
+    assert not list(thread_tasks(of_preset("standard"), [of_backend(pooling.backend("reference"))], BRIEF, 4))
+
+
+def test_kernels_are_timed_by_layout() -> None:
+    tasks = list(kernel_tasks((2, 3), backends(), BRIEF, 1))
+    assert [task.name for task in tasks] == [f"kernels {layout}" for layout in LAYOUTS]
+    for task in tasks:
+        rows = task.work(lambda done: None)
+        assert [(r.workload, r.contender, r.stage) for r in rows if isinstance(r, Timing)] == [
+            (workload.id, SUBJECT, "kernels") for workload in task.workloads
+        ]
+    assert not list(kernel_tasks((2, 3), [of_backend(pooling.backend("numba_loops"))], BRIEF, 1))
+
+
+@pytest.mark.parametrize("data_format", LAYOUTS)
+def test_priced_workloads_differ_in_one_thing(data_format: DataFormat) -> None:
+    two, two_nan, three, three_nan, unpadded = priced(data_format)
+    assert (two.shape, two.window) == (two_nan.shape, two_nan.window)
+    assert (three.shape, three.window) == (three_nan.shape, three_nan.window)
+    assert three.outputs == unpadded.outputs
+    assert len({workload.id for workload in priced(data_format)}) == 5
+
+
+def test_prices_are_proven_with_nan_too() -> None:
+    task = next(price_tasks(backends(), BRIEF, 1))
+    rows = task.work(lambda done: None)
+    assert all(isinstance(row, Timing) and row.contender == SUBJECT for row in rows), rows
+    assert {row.workload for row in rows if isinstance(row, Timing)} == {workload.id for workload in task.workloads}
+
+
+def test_roofline_measures_the_sizes_it_is_given() -> None:
+    rows = roofline_task((1 << 16, 1 << 17), 1).work(lambda done: None)
+    assert [row.nbytes for row in rows if isinstance(row, Bandwidth)] == [1 << 16] * 3 + [1 << 17] * 3
