@@ -23,6 +23,7 @@ from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties
 from pooling.backends import backend
 from pooling.errors import DTypeError, PoolingError, UnsupportedError
 from pooling.indices import flat_indices
+from pooling.memory import empty
 from pooling.tune import pick
 from pooling.window import IntOrSeq, Padding, Window, as_int
 
@@ -172,7 +173,7 @@ class _Operator:
         x = as_array("x", given)
         plan = self._plan(x)
         # Not only x may not be written to: where it is a copy, neither may what the caller has.
-        y = np.empty(plan.y_shape, x.dtype) if out is None else check_out(out, plan.y_shape, x.dtype, x, given)
+        y = empty(plan.y_shape, x.dtype) if out is None else check_out(out, plan.y_shape, x.dtype, x, given)
         kept: Kept = ()
         if y.size:
             kept = plan.run.forward(x.reshape(plan.canonical), plan.problem, y.reshape(plan.y_canonical), training)
@@ -254,7 +255,7 @@ class _Operator:
         if dy.dtype != plan.dtype:
             raise DTypeError(f"dy has dtype {dy.dtype}, but y has {plan.dtype}: pass dy.astype(np.{plan.dtype})")
         if out is None:
-            dx = np.empty(plan.shape, dy.dtype)
+            dx = empty(plan.shape, dy.dtype)
         else:
             dx = check_out(out, plan.shape, dy.dtype, dy, given, *saved.kept)
         if dx.size:

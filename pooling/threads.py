@@ -64,8 +64,9 @@ class _Job:
             if self.closed:
                 return
             self.active += 1
+            take = self.take
         try:
-            self.take()
+            take()
         except BaseException as error:
             self.error = error
         finally:
@@ -74,12 +75,13 @@ class _Job:
                 if self.closed and not self.active:
                     self.idle.release()
 
-    def close(self) -> None:
+    def close(self, wait: bool = True) -> None:
         """Let nobody begin any more, and wait for those who have."""
         with self.lock:
             self.closed = True
+            del self.take  # or the arrays would live until each helper, perhaps much later, has seen that it is closed
             waiting = self.active > 0
-        if waiting:
+        if waiting and wait:
             self.idle.acquire()
 
 
@@ -183,8 +185,9 @@ def share(take: Callable[[Array, int], None], n: int, nbytes: int) -> None:
     try:
         take(tickets, grain)
     finally:
-        if tickets[DONE] < n:  # else nobody touches the arrays any more, and who is late finds no ticket
-            job.close()
+        job.close(wait=bool(tickets[DONE] < n))  # when all is done, nobody touches the arrays any more
+    if job.error is not None and tickets[DONE] < n:  # a helper that failed before it drew a ticket is no loss
+        raise job.error
 
 
 def parts_of(n: int, threads: int, nbytes: int) -> int:

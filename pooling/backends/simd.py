@@ -26,6 +26,7 @@ import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.jit import Kernel
+from pooling.memory import empty
 from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.schedule import bands, chain_pixels, first_reached, scan_vectors
 from pooling.taps import lowest, tap_dtype
@@ -209,7 +210,7 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
         x, y = x.view(np.uint8), y.view(np.uint8)
     taps = None
     if training:
-        taps = np.empty(taps_shape(problem, y), tap_dtype(problem.window.n_taps))
+        taps = empty(taps_shape(problem, y), tap_dtype(problem.window.n_taps))
     forward(x, problem, y, taps)
     return () if taps is None else (taps,)
 
@@ -231,7 +232,7 @@ def forward(x: Array, problem: Problem, y: Array, taps: Array | None) -> None:
     """Run the op's forward pass."""
     if few_channels(x):
         if problem.window.ndim == 3:
-            result = np.empty((len(y) * y.shape[-1], *y.shape[1:-1], 1), y.dtype)
+            result = empty((len(y) * y.shape[-1], *y.shape[1:-1], 1), y.dtype)
             forward(channels_to_planes(x), problem, result, taps)
             planes_to_channels(result, y)
             return
@@ -245,7 +246,7 @@ def backward(dy: Array, taps: Array | None, problem: Problem, dx: Array) -> None
     """Run the op's backward pass."""
     if few_channels(dx):
         if problem.window.ndim == 3:
-            result = np.empty((len(dx) * dx.shape[-1], *dx.shape[1:-1], 1), dx.dtype)
+            result = empty((len(dx) * dx.shape[-1], *dx.shape[1:-1], 1), dx.dtype)
             backward(channels_to_planes(dy), taps, problem, result)
             planes_to_channels(result, dx)
             return
