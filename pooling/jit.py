@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import RLock
 from typing import Any, Generic, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -135,7 +134,6 @@ def _part(kernel: Kernel[..., Any]) -> Any:
     from numba.core.extending import intrinsic
 
     seen = _seen(kernel)
-    made: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()  # by library, then by the types of the arguments
 
     def make(context: Any, library: Any, arguments: Any) -> Any:
         flags = compiler.Flags()
@@ -150,10 +148,11 @@ def _part(kernel: Kernel[..., Any]) -> Any:
     def part(typing: Any, *arguments: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             library = context.active_code_library
-            of_library = made.setdefault(library, {})
-            if signature.args not in of_library:
-                of_library[signature.args] = make(context, library, signature.args)
-            context.call_internal(builder, of_library[signature.args], signature, values)
+            made = library.__dict__.setdefault("pooling_parts", {})
+            key = seen, signature.args
+            if key not in made:
+                made[key] = make(context, library, signature.args)
+            context.call_internal(builder, made[key], signature, values)
             return context.get_dummy_value()
 
         return numba_types.void(*arguments), codegen

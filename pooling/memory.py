@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 from collections import deque
 from dataclasses import dataclass
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ FINENESS = 3
 """Buffers come in 2 ** FINENESS sizes for each power of two, so that at most an eighth of one is not used."""
 
 MOST = 1 << 30
-"""Bytes that free buffers may hold together by default, where an eighth of the machine's memory is not less."""
+"""Bytes that the pool's buffers may hold together by default, where an eighth of the machine's memory is not less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,10 @@ class _Buffer:
 class Lease:
     """A buffer as its user's arrays see it: alive as long as one of them."""
 
-    __slots__ = ("__array_interface__", "__weakref__", "_buffer", "_pool")
+    __slots__ = ("__array_interface__", "__weakref__", "_buffer")
 
-    def __init__(self, pool: _Pool, buffer: _Buffer) -> None:
-        self._pool, self._buffer = pool, buffer
+    def __init__(self, buffer: _Buffer) -> None:
+        self._buffer = buffer
         self.__array_interface__ = {
             "version": 3,
             "typestr": "|u1",
@@ -67,16 +68,22 @@ class Lease:
             "data": (buffer.address, False),
         }
 
-    def __del__(self) -> None:
-        self._pool.give(self._buffer)
+
+class _Lent(weakref.ref[Lease]):
+    """A buffer that is in use, and by whom."""
+
+    __slots__ = ("buffer",)
+
+    buffer: _Buffer
 
 
 class _Pool:
-    """Free buffers, by size.
+    """Buffers in use and free ones, by size.
 
-    A lease may die anywhere: in any thread, and while this very code runs, since allocating can start a garbage collection. So
-    nobody waits for the lock. What comes back is put into `returned`, an append that can't be interrupted, and sorted in by
-    whoever gets the lock; who wants a buffer and does not get the lock takes new memory.
+    A lease may die anywhere: in any thread, in a garbage collection in the middle of this very code, while a Ctrl-C waits to be
+    raised. So what happens then is one append to `returned`, made by the weak reference itself: no Python code, in which an
+    interrupt would be reported and lost; no lock. Sorting in is left to the next call that wants a buffer. That the limit holds
+    meanwhile is seen to beforehand: in use or free, the pool's buffers never hold more, and memory beyond that is not the pool's.
     """
 
     def __init__(self) -> None:
@@ -85,55 +92,63 @@ class _Pool:
 
     def forget(self) -> None:
         """Start anew. In a forked child the lock, and what it guards, are as a thread left them that is not there."""
-        self.lock = Lock()
-        self.returned: deque[_Buffer] = deque()
+        self.lock = RLock()  # a garbage collection in the middle may run code that pools
+        self.returned: deque[_Lent] = deque()
+        self.lent: set[_Lent] = set()
         self.free: dict[int, list[_Buffer]] = {}  # the size used last stands last
+        self.total = 0
 
-    def take(self, size: int) -> _Buffer:
-        """A free buffer of this size, or a new one."""
-        self.sort_in()
-        if self.lock.acquire(blocking=False):
-            try:
-                same = self.free.pop(size, None)
-                if same:
-                    buffer = same.pop()
-                    if same:
-                        self.free[size] = same
-                    return buffer
-            finally:
-                self.lock.release()
-        return _Buffer.new(size)
-
-    def give(self, buffer: _Buffer) -> None:
-        """Take `buffer` back; no array uses it any more."""
-        self.returned.append(buffer)
-        self.sort_in()
+    def lend(self, size: int) -> Lease:
+        """A lease of a free buffer of this size, or of a new one."""
+        with self.lock:
+            self.sort_in()
+            same = self.free.get(size)
+            if same:
+                buffer = same.pop()
+            else:
+                buffer = _Buffer.new(size)
+                if self.total - self.held() + size > self.most():
+                    return Lease(buffer)  # which nobody takes back
+                self.trim(self.most() - size)
+                self.total += size
+            lease = Lease(buffer)
+            lent = _Lent(lease, self.returned.append)
+            lent.buffer = buffer
+            self.lent.add(lent)
+            return lease
 
     def sort_in(self) -> None:
-        """Make what was returned free for others, within the limit."""
-        # Asked again after the lock is free: what came while it was not was left to its holder.
-        while self.returned and self.lock.acquire(blocking=False):
-            try:
-                while self.returned:
-                    buffer = self.returned.popleft()
-                    if buffer.size <= self.most():
-                        same = self.free.pop(buffer.size, [])
-                        same.append(buffer)
-                        self.free[buffer.size] = same
-                self.trim()
-            finally:
-                self.lock.release()
+        """Make what was returned free for others. The caller has the lock."""
+        while self.returned:
+            lent = self.returned.popleft()
+            self.lent.discard(lent)
+            size = lent.buffer.size
+            same = self.free.pop(size, [])
+            same.append(lent.buffer)
+            self.free[size] = same
 
-    def trim(self) -> None:
-        """Let go of what is over the limit, of the size unused longest first; the caller has the lock."""
-        while self.held() > self.most():
-            size = next(iter(self.free))
-            self.free[size].pop()
-            if not self.free[size]:
+    def trim(self, most: int) -> None:
+        """Let go of free buffers, of the size unused longest first, until all hold `most` bytes. The caller has the lock."""
+        while self.total > most and self.free:
+            size, same = next(iter(self.free.items()))
+            if same:
+                same.pop()
+                self.total -= size
+            else:
                 del self.free[size]
 
+    def set_limit(self, limit: int) -> None:
+        with self.lock:
+            self.limit = limit
+            self.sort_in()
+            self.trim(limit)
+            while self.total > limit and self.lent:
+                self.total -= self.lent.pop().buffer.size  # nobody takes it back
+            in_use = sum(lent.buffer.size for lent in self.lent)
+            self.total = in_use + self.held()  # in case an interrupt came between a buffer and its being counted
+
     def held(self) -> int:
-        """Bytes that are free. Added up, as a running total would stay wrong after an interrupt in the middle."""
+        """Bytes that are free."""
         return sum(size * len(same) for size, same in self.free.items())
 
     def most(self) -> int:
@@ -146,12 +161,9 @@ _pool = _Pool()
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """An array with anything in it, as np.empty gives; a large one over a buffer of the pool."""
     nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes < SMALL:
+    if nbytes < SMALL or not get_buffer_bytes():
         return np.empty(shape, dtype)
-    if not get_buffer_bytes():
-        return np.empty(shape, dtype)
-    lease = Lease(_pool, _pool.take(size_class(nbytes)))
-    return np.ndarray(shape, dtype, buffer=np.asarray(lease))
+    return np.ndarray(shape, dtype, buffer=np.asarray(_pool.lend(size_class(nbytes))))
 
 
 def size_class(nbytes: int) -> int:
@@ -161,7 +173,7 @@ def size_class(nbytes: int) -> int:
 
 
 def get_buffer_bytes() -> int:
-    """Bytes that free buffers may hold together.
+    """Bytes that buffers for results may hold together, in use or free.
 
     What was set, else POOLING_BUFFER_BYTES, else an eighth of the machine's memory, but at most 1 GiB.
     """
@@ -171,17 +183,14 @@ def get_buffer_bytes() -> int:
 
 
 def set_buffer_bytes(n: int | None) -> None:
-    """Keep at most `n` bytes in buffers that no array uses; what is over it is freed now. 0: keep none, use NumPy's memory.
+    """Let buffers for results, in use or free, hold at most `n` bytes; free ones beyond that go now. 0 turns them off.
 
-    None goes back to POOLING_BUFFER_BYTES or the default. Arrays that are in use stay what they are.
+    Results that need more get memory that is not kept when they die. None goes back to POOLING_BUFFER_BYTES or the default.
+    Arrays in use stay what they are.
     """
     if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 0):
-        raise PoolingError(f"n={n!r}: the bytes to keep must be an int from 0 (keep none) on, or None for the default")
-    limit = _default_limit() if n is None else n
-    with _pool.lock:
-        _pool.limit = limit
-        _pool.trim()
-    _pool.sort_in()  # what came meanwhile
+        raise PoolingError(f"n={n!r}: it must be an int, the bytes to keep (0: none), or None for the default")
+    _pool.set_limit(_default_limit() if n is None else n)
 
 
 def _default_limit() -> int:
