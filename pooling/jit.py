@@ -11,16 +11,18 @@ translated to machine code, callable from Python and cached, and then inline it 
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import hashlib
 import inspect
 import os
 import sys
 import types
 from collections.abc import Callable
-from pathlib import Path
 from threading import RLock
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,7 +57,7 @@ class Kernel(Generic[P, R]):
         values = [f"{n}={v.title if isinstance(v, Kernel) else v}" for n, v in sorted(self.bound.items())]
         if not values:
             return self.function.__name__
-        return f"{self.function.__name__}_{hashlib.sha256(','.join(values).encode()).hexdigest()[:12]}"
+        return f"{self.function.__name__}_{digest(','.join(values).encode())[:12]}"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return (self._compiled or self.compiled())(*args, **kwargs)
@@ -201,7 +203,8 @@ def _cache_in(folder: Path, function: Callable[..., Any], function_cache: Any) -
                 except OSError:
                     return  # read-only or full: the next process compiles again
                 except Exception:  # a damaged index: without it, the second time works
-                    Path(self._cache_file._index_path).unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):
+                        os.unlink(self._cache_file._index_path)
 
     return Cache(function)
 
@@ -209,6 +212,8 @@ def _cache_in(folder: Path, function: Callable[..., Any], function_cache: Any) -
 @functools.cache
 def cache_folder() -> Path | None:
     """Where compiled kernels of exactly this library, Python and machine code live; None when nothing can be written."""
+    from pathlib import Path
+
     root = os.environ.get("POOLING_CACHE_DIR")
     if not root:
         import platformdirs
@@ -225,10 +230,17 @@ def cache_folder() -> Path | None:
 @functools.cache
 def fingerprint() -> str:
     """A digest of the library's sources and of the versions that compile them."""
+    from pathlib import Path
+
     import numba
     import numpy as np
 
-    digest = hashlib.sha256(repr((sys.version, np.__version__, numba.__version__)).encode())
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    versions = repr((sys.version, np.__version__, numba.__version__)).encode()
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    return digest(versions, *sources)[:16]
+
+
+def digest(*parts: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(b"".join(parts)).hexdigest()
