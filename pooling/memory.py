@@ -27,7 +27,7 @@ ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector there is."""
 
 SMALL = 1 << 16
-"""Bytes below which an array is NumPy's own: the system's allocator keeps such memory at hand, and a lease costs 2 us."""
+"""Bytes below which an array is NumPy's own: the system's allocator keeps such memory at hand, and a lease costs 3 us."""
 
 FINENESS = 3
 """Buffers come in 2 ** FINENESS sizes for each power of two, so that at most an eighth of one is not used."""
