@@ -18,6 +18,7 @@ from pooling.backends import REGISTRY, backend, backends
 from pooling.errors import DTypeError, GradientError, PoolingError, UnknownBackendError, UnsupportedError
 from pooling.functional import avg_pool, max_pool
 from pooling.gradcheck import gradcheck
+from pooling.memory import get_buffer_bytes, set_buffer_bytes
 from pooling.operators import AvgPool, MaxPool, Saved
 from pooling.threads import get_num_threads, set_num_threads
 from pooling.tune import pick
@@ -41,9 +42,11 @@ __all__ = [
     "avg_pool",
     "backend",
     "backends",
+    "get_buffer_bytes",
     "get_num_threads",
     "gradcheck",
     "max_pool",
     "pick",
+    "set_buffer_bytes",
     "set_num_threads",
 ]

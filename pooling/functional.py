@@ -73,12 +73,19 @@ def avg_pool(
 
 def _operator(cls: Any, *arguments: Any) -> Any:
     """The operator of these arguments, the same one for equal arguments, so that the functions share its plans."""
-    arguments = tuple(map(as_plain, arguments))
+    if not _hashable(arguments):  # a list or an array
+        arguments = tuple(map(as_plain, arguments))
+        if not _hashable(arguments):  # a wrong argument: the operator names it
+            return cls(*arguments[:5], **dict(arguments[5:]))
+    return _remembered(cls, *arguments)
+
+
+def _hashable(arguments: tuple[Any, ...]) -> bool:
     try:
         hash(arguments)
-    except TypeError:  # a wrong argument: the operator names it
-        return cls(*arguments[:5], **dict(arguments[5:]))
-    return _remembered(cls, *arguments)
+    except TypeError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=256, typed=True)

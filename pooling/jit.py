@@ -4,24 +4,33 @@ Numba's own ``cache=True`` raises at decoration when no folder is writable, and 
 kernel is made from has changed. Here the folder's name holds a digest of every source file of the library, beside the
 versions of Python, Numba and NumPy, so that an edit or an upgrade leads to another folder; and a folder that can't be
 written costs the time to compile again, not an error.
+
+A kernel that others call becomes part of their code. Numba would make each function a library of its own, optimized,
+translated to machine code, callable from Python and cached, and then inline it all the same: twice the time to compile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import hashlib
+import inspect
 import os
 import sys
 import types
 from collections.abc import Callable
-from pathlib import Path
 from threading import RLock
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _compile_lock = RLock()
+
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
+"""Of every kernel. "_nrt": kernels allocate nothing, so counting references to their arrays is work for the compiler alone."""
 
 
 class Kernel(Generic[P, R]):
@@ -32,6 +41,7 @@ class Kernel(Generic[P, R]):
         self.function = function
         self.bound = bound
         self._compiled: Callable[P, R] | None = None
+        self._callee: Any = None
 
     def over(self, **bound: Kernel[..., Any] | int) -> Kernel[P, R]:
         """This kernel with some global names, its own and those of the kernels it calls, standing for something else.
@@ -47,26 +57,35 @@ class Kernel(Generic[P, R]):
         values = [f"{n}={v.title if isinstance(v, Kernel) else v}" for n, v in sorted(self.bound.items())]
         if not values:
             return self.function.__name__
-        return f"{self.function.__name__}_{hashlib.sha256(','.join(values).encode()).hexdigest()[:12]}"
+        return f"{self.function.__name__}_{digest(','.join(values).encode())[:12]}"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return (self._compiled or self.compiled())(*args, **kwargs)
 
     def compiled(self) -> Callable[P, R]:
-        """Numba's dispatcher; kernels may call it as they may call each other."""
+        """Numba's dispatcher."""
         with _compile_lock:
             if self._compiled is None:
                 self._compiled = _dispatcher(self)
             return self._compiled
 
+    def callee(self) -> Any:
+        """What Numba understands in place of this kernel where another kernel calls it."""
+        with _compile_lock:
+            if self._callee is None:
+                # Which type another result has, only Numba can say, by compiling; such kernels are few and small.
+                void = self.function.__annotations__.get("return") == "None"
+                self._callee = _part(self) if void else _function(self)
+            return self._callee
+
     def globals(self) -> dict[str, Any]:
-        """What the function's names mean to Numba, which can't call a Kernel but can call its dispatcher."""
+        """What the function's names mean to Numba, which can't call a Kernel."""
         meanings = self.function.__globals__ | self.bound
         for name in self.function.__code__.co_names:
             value = meanings.get(name)
             if isinstance(value, Kernel):
                 inherited = {n: v for n, v in self.bound.items() if n not in value.bound and value.mentions(n)}
-                meanings[name] = (value.over(**inherited) if inherited else value).compiled()
+                meanings[name] = (value.over(**inherited) if inherited else value).callee()
         return meanings
 
     def mentions(self, name: str) -> bool:
@@ -81,19 +100,69 @@ def kernel(function: Callable[P, R]) -> Kernel[P, R]:
     return Kernel(function)
 
 
-def _dispatcher(kernel: Kernel[P, R]) -> Callable[P, R]:
-    import numba
-    from numba.core.caching import FunctionCache
-
+def _seen(kernel: Kernel[..., Any]) -> types.FunctionType:
+    """The kernel's function as Numba sees it."""
     function = kernel.function
     seen = types.FunctionType(function.__code__, kernel.globals(), function.__name__)
     seen.__module__, seen.__qualname__ = function.__module__, kernel.title
-    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(seen)
+    return seen
+
+
+def _dispatcher(kernel: Kernel[P, R]) -> Callable[P, R]:
+    """The kernel as a function to be called from Python."""
+    import numba
+    from numba.core.caching import FunctionCache
+
+    seen = _seen(kernel)
+    dispatcher: Any = numba.njit(nogil=True, **OPTIONS)(seen)
     folder = cache_folder()
     if folder is not None:
         dispatcher._cache = _cache_in(folder, seen, FunctionCache)
     compiled: Callable[P, R] = dispatcher
     return compiled
+
+
+def _function(kernel: Kernel[..., Any]) -> Any:
+    """The kernel as a function to be called from kernels alone."""
+    import numba
+
+    return numba.njit(no_cpython_wrapper=True, **OPTIONS)(_seen(kernel))
+
+
+def _part(kernel: Kernel[..., Any]) -> Any:
+    """The kernel, which returns nothing, as a part of the code of whichever kernel calls it."""
+    from numba.core import compiler
+    from numba.core import types as numba_types
+    from numba.core.extending import intrinsic
+
+    seen = _seen(kernel)
+
+    def make(context: Any, library: Any, arguments: Any) -> Any:
+        flags = compiler.Flags()
+        flags.error_model = OPTIONS["error_model"]
+        flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+        typing = context.typing_context
+        result = compiler.compile_internal(typing, context, library, seen, arguments, numba_types.void, flags, {})
+        # Where it has been inlined into all its callers it need not be kept.
+        library._final_module.get_function(result.fndesc.llvm_func_name).linkage = "linkonce_odr"
+        return result.fndesc
+
+    def part(typing: Any, *arguments: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            library = context.active_code_library
+            made = library.__dict__.setdefault("pooling_parts", {})
+            key = seen, signature.args
+            if key not in made:
+                made[key] = make(context, library, signature.args)
+            context.call_internal(builder, made[key], signature, values)
+            return context.get_dummy_value()
+
+        return numba_types.void(*arguments), codegen
+
+    names = ["typing", *inspect.signature(kernel.function).parameters]
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    part.__signature__ = inspect.Signature([inspect.Parameter(name, positional) for name in names])  # type: ignore[attr-defined]
+    return intrinsic(part)
 
 
 def _cache_in(folder: Path, function: Callable[..., Any], function_cache: Any) -> Any:
@@ -134,7 +203,8 @@ def _cache_in(folder: Path, function: Callable[..., Any], function_cache: Any) -
                 except OSError:
                     return  # read-only or full: the next process compiles again
                 except Exception:  # a damaged index: without it, the second time works
-                    Path(self._cache_file._index_path).unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):
+                        os.unlink(self._cache_file._index_path)
 
     return Cache(function)
 
@@ -142,6 +212,8 @@ def _cache_in(folder: Path, function: Callable[..., Any], function_cache: Any) -
 @functools.cache
 def cache_folder() -> Path | None:
     """Where compiled kernels of exactly this library, Python and machine code live; None when nothing can be written."""
+    from pathlib import Path
+
     root = os.environ.get("POOLING_CACHE_DIR")
     if not root:
         import platformdirs
@@ -158,10 +230,17 @@ def cache_folder() -> Path | None:
 @functools.cache
 def fingerprint() -> str:
     """A digest of the library's sources and of the versions that compile them."""
+    from pathlib import Path
+
     import numba
     import numpy as np
 
-    digest = hashlib.sha256(repr((sys.version, np.__version__, numba.__version__)).encode())
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    versions = repr((sys.version, np.__version__, numba.__version__)).encode()
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    return digest(versions, *sources)[:16]
+
+
+def digest(*parts: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(b"".join(parts)).hexdigest()

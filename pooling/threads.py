@@ -18,7 +18,7 @@ from threading import Lock, Thread, local
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from pooling.errors import PoolingError
 
@@ -201,20 +201,22 @@ def _call(job: _Job, helpers: int) -> None:
         crew.jobs.put(job)
 
 
-def scratch(n: int, dtype: DTypeLike, slot: int) -> Array:
+def scratch(n: int, dtype: np.dtype[Any], slot: int) -> Array:
     """This thread's own buffer number `slot`, of at least `n` elements, 64-byte aligned, with anything in it.
 
     Valid until the same thread asks for the slot again. What one unit of work needs is small; memory obtained anew at each
     call would cost more than the work, in page faults.
     """
-    nbytes = n * np.dtype(dtype).itemsize
-    buffers: dict[int, Array] = _worker.__dict__.setdefault("buffers", {})
-    buffer = buffers.get(slot)
-    if buffer is None or buffer.nbytes < nbytes:
-        raw = np.empty(nbytes + 64, np.uint8)
+    try:
+        buffers: dict[tuple[int, np.dtype[Any]], Array] = _worker.buffers
+    except AttributeError:
+        buffers = _worker.buffers = {}
+    buffer = buffers.get((slot, dtype))
+    if buffer is None or buffer.size < n:
+        raw = np.empty(n * dtype.itemsize + 64, np.uint8)
         skip = -raw.ctypes.data % 64
-        buffer = buffers[slot] = raw[skip : skip + nbytes]
-    return buffer[:nbytes].view(dtype)
+        buffer = buffers[slot, dtype] = raw[skip : skip + n * dtype.itemsize].view(dtype)
+    return buffer
 
 
 def _get_crew(n: int) -> _Crew:

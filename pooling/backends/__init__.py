@@ -5,8 +5,6 @@ what it costs; and one `Backend` named BACKEND at the end that declares what it 
 one line here. Files that begin with an underscore are shared helpers.
 """
 
-import difflib
-
 from pooling.backend import Backend
 from pooling.backends import (
     argmax_switches,
@@ -61,6 +59,8 @@ def backend(name: str) -> Backend:
     except (KeyError, TypeError):
         if isinstance(name, Backend):
             raise UnknownBackendError(f"backend is a Backend: pass its name, {name.name!r}") from None
+        import difflib
+
         near = difflib.get_close_matches(str(name).lower(), REGISTRY, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else "it is not known."
         raise UnknownBackendError(f"backend={name!r}: {hint} There are: auto, {', '.join(REGISTRY)}") from None

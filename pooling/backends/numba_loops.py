@@ -20,6 +20,7 @@ import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.jit import kernel
+from pooling.memory import empty
 from pooling.taps import NOBODY, kept_taps, lowest, tap_dtype
 from pooling.threads import split
 
@@ -158,7 +159,7 @@ def spread_cells(dy: Any, divisors: Any, spans: Any, dx: Any, start: int, stop: 
 
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     find = training and problem.ties != "split"
-    taps = np.empty(y.shape if find else (1,) * y.ndim, tap_dtype(problem.window.n_taps))
+    taps = empty(y.shape if find else (1,) * y.ndim, tap_dtype(problem.window.n_taps))
     low, last = lowest(x.dtype), problem.ties == "last"
     if x.dtype.kind == "b":
         x, y, low = x.view(np.uint8), y.view(np.uint8), np.uint8(0)

@@ -18,6 +18,7 @@ cache.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
@@ -26,6 +27,7 @@ import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.jit import Kernel
+from pooling.memory import empty
 from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.schedule import bands, chain_pixels, first_reached, scan_vectors
 from pooling.taps import lowest, tap_dtype
@@ -43,7 +45,7 @@ class Job:
     Parameters
     ----------
     kernel
-        One of `simd/passes.py`.
+        One of `simd/passes.py`, by way of :func:`shared`.
     given
         Its arguments between the arrays and the buffers.
     units
@@ -60,11 +62,12 @@ class Job:
 
     def run(self, source: Array, target: Array, taps: Array | None) -> None:
         a, b = source.reshape(-1), target.reshape(-1)
+        won = None if taps is None else taps.reshape(-1)
 
         def take(tickets: Array, grain: int) -> None:
             values = scratch(self.elements, b.dtype, 0)
-            numbers = None if taps is None else scratch(self.tap_elements, taps.dtype, 1)
-            self.kernel(tickets, self.units, grain, a, b, taps, *self.given, values, numbers)
+            numbers = None if won is None else scratch(self.tap_elements, won.dtype, 1)
+            self.kernel(tickets, self.units, grain, a, b, won, *self.given, values, numbers)
 
         share(take, self.units, max(a.nbytes, b.nbytes))
 
@@ -182,11 +185,11 @@ def cut(
     return Job(shared(kernel), given, units, max(most, lanes), max(most_taps, lanes))
 
 
-def shared(kernel: Kernel[..., None]) -> Kernel[..., None]:
-    """A pass as something that several threads draw their units from."""
+def shared(kernel: Kernel[..., None]) -> Any:
+    """A pass as something that several threads draw their units from, in the form that is called fastest."""
     from pooling.simd.tickets import draw
 
-    return draw.over(body=kernel)
+    return draw.over(body=kernel).compiled()
 
 
 def tap_offsets(program: Program) -> Array:
@@ -207,9 +210,7 @@ def with_channels(problem: Problem, channels: int) -> Problem:
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     if x.dtype.kind == "b":
         x, y = x.view(np.uint8), y.view(np.uint8)
-    taps = None
-    if training:
-        taps = np.empty(taps_shape(problem, y), tap_dtype(problem.window.n_taps))
+    taps = empty(*taps_like(problem, y.shape, y.dtype)) if training else None
     forward(x, problem, y, taps)
     return () if taps is None else (taps,)
 
@@ -229,29 +230,29 @@ def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
 
 def forward(x: Array, problem: Problem, y: Array, taps: Array | None) -> None:
     """Run the op's forward pass."""
-    if few_channels(x):
+    if few_channels(x.shape, x.dtype):
         if problem.window.ndim == 3:
-            result = np.empty((len(y) * y.shape[-1], *y.shape[1:-1], 1), y.dtype)
+            result = empty((len(y) * y.shape[-1], *y.shape[1:-1], 1), y.dtype)
             forward(channels_to_planes(x), problem, result, taps)
             planes_to_channels(result, y)
             return
         problem, x, y = with_channels(problem, x.shape[-1]), x[..., None], y[..., None]
-    forward_job(problem, len(x), x.shape[-1], x.dtype).run(x, y, None if taps is None else taps.reshape(-1))
+    forward_job(problem, len(x), x.shape[-1], x.dtype).run(x, y, taps)
     if problem.op == "max":
         fill_empty(problem, y, taps)
 
 
 def backward(dy: Array, taps: Array | None, problem: Problem, dx: Array) -> None:
     """Run the op's backward pass."""
-    if few_channels(dx):
+    if few_channels(dx.shape, dx.dtype):
         if problem.window.ndim == 3:
-            result = np.empty((len(dx) * dx.shape[-1], *dx.shape[1:-1], 1), dx.dtype)
+            result = empty((len(dx) * dx.shape[-1], *dx.shape[1:-1], 1), dx.dtype)
             backward(channels_to_planes(dy), taps, problem, result)
             planes_to_channels(result, dx)
             return
         problem, dx, dy = with_channels(problem, dx.shape[-1]), dx[..., None], dy[..., None]
     job = max_backward_job if problem.op == "max" else mean_backward_job
-    job(problem, len(dx), dx.shape[-1], dx.dtype).run(dy, dx, None if taps is None else taps.reshape(-1))
+    job(problem, len(dx), dx.shape[-1], dx.dtype).run(dy, dx, taps)
 
 
 @lru_cache(maxsize=256)
@@ -271,9 +272,9 @@ def fill_empty(problem: Problem, y: Array, taps: Array | None) -> None:
             shaped[(slice(None),) * (axis + 1) + (indices,)] = np.iinfo(taps.dtype).max
 
 
-def few_channels(x: Array) -> bool:
-    """Whether `x` has channels, but fewer than lanes: they become one more spatial axis, and whole items the planes."""
-    return 1 < x.shape[-1] < lanes_of(x.dtype)
+def few_channels(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether there are channels, but fewer than lanes: they become one more spatial axis, and whole items the planes."""
+    return 1 < shape[-1] < lanes_of(dtype)
 
 
 def channels_to_planes(array: Array) -> Array:
@@ -285,24 +286,26 @@ def planes_to_channels(planes: Array, out: Array) -> None:
     out[...] = np.moveaxis(planes.reshape(len(out), out.shape[-1], *out.shape[1:-1]), 1, -1)
 
 
-def taps_shape(problem: Problem, y: Array) -> tuple[int, ...]:
-    """Shape of the taps as the kernels keep them: that of `y`, or (blocks, outputs, lanes)."""
-    lanes, channels = lanes_of(y.dtype), y.shape[-1]
+@lru_cache(maxsize=512)
+def taps_like(problem: Problem, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of the taps of an output as the kernels keep them: its own shape, or (blocks, outputs, lanes)."""
+    lanes, channels = lanes_of(dtype), shape[-1]
+    numbers = tap_dtype(problem.window.n_taps)
     if channels >= lanes:
-        return y.shape
-    planes = len(y) * channels if few_channels(y) and problem.window.ndim == 3 else len(y)
-    return -(-planes // lanes), y.size // planes, lanes
+        return shape, numbers
+    planes = shape[0] * channels if few_channels(shape, dtype) and problem.window.ndim == 3 else shape[0]
+    return (-(-planes // lanes), math.prod(shape) // planes, lanes), numbers
 
 
 def winning_taps(kept: Kept, problem: Problem, y: Array) -> Array:
     """The taps in the shape of `y`, out of lanes."""
-    shape = taps_shape(problem, y)
+    shape, _ = taps_like(problem, y.shape, y.dtype)
     taps = kept[0].reshape(shape)
     if shape == y.shape:
         return taps
     in_planes = np.moveaxis(taps, 2, 1).reshape(-1, shape[1])
     result = np.empty(y.shape, taps.dtype)
-    if few_channels(y) and problem.window.ndim == 3:
+    if few_channels(y.shape, y.dtype) and problem.window.ndim == 3:
         planes_to_channels(in_planes[: y.size // shape[1]], result)
     else:
         result[...] = in_planes[: len(y)].reshape(y.shape)

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
+from pooling.memory import empty
 from pooling.taps import NOBODY, bits, has_nan, kept_taps, loses, lowest, settle_zeros, tap_dtype, wide, wins
 from pooling.threads import split
 from pooling.window import Index
@@ -93,7 +94,7 @@ def count_to_winner(x: Array, y: Array, problem: Problem, taps: Array) -> None:
 
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     find = training and problem.ties in ("first", "last")
-    taps = np.empty(y.shape if find else 0, tap_dtype(problem.window.n_taps))
+    taps = empty(y.shape if find else (0,), tap_dtype(problem.window.n_taps))
 
     def work(block: slice) -> None:
         reduce_axes(x[block], problem, y[block], np.maximum, lowest(x.dtype))
