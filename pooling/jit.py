@@ -36,9 +36,10 @@ OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cfunc_wrapper": True, "_n
 class Kernel(Generic[P, R]):
     """A function that Numba compiles when it is first called, without the GIL and with IEEE arithmetic."""
 
-    def __init__(self, function: Callable[P, R], **bound: Kernel[..., Any] | int) -> None:
+    def __init__(self, function: Callable[P, R], inline: bool = False, **bound: Kernel[..., Any] | int) -> None:
         functools.update_wrapper(self, function)
         self.function = function
+        self.inline = inline
         self.bound = bound
         self._compiled: Callable[P, R] | None = None
         self._callee: Any = None
@@ -49,7 +50,7 @@ class Kernel(Generic[P, R]):
         For a constant, so that loops over it are unrolled, or for a kernel: a loop, over one or another body. A function
         passed as an argument would do the latter too, but can't be cached on disk.
         """
-        return Kernel(self.function, **self.bound, **bound)
+        return Kernel(self.function, self.inline, **self.bound, **bound)
 
     @property
     def title(self) -> str:
@@ -100,6 +101,11 @@ def kernel(function: Callable[P, R]) -> Kernel[P, R]:
     return Kernel(function)
 
 
+def inlined(function: Callable[P, R]) -> Kernel[P, R]:
+    """The same for what is called so often that a call, with six numbers to each array, must not cost anything."""
+    return Kernel(function, inline=True)
+
+
 def _seen(kernel: Kernel[..., Any]) -> types.FunctionType:
     """The kernel's function as Numba sees it."""
     function = kernel.function
@@ -144,7 +150,10 @@ def _part(kernel: Kernel[..., Any]) -> Any:
         typing = context.typing_context
         result = compiler.compile_internal(typing, context, library, seen, arguments, numba_types.void, flags, {})
         # Where it has been inlined into all its callers it need not be kept.
-        library._final_module.get_function(result.fndesc.llvm_func_name).linkage = "linkonce_odr"
+        made = library._final_module.get_function(result.fndesc.llvm_func_name)
+        made.linkage = "linkonce_odr"
+        if kernel.inline:
+            made.add_function_attribute("alwaysinline")
         return result.fndesc
 
     def part(typing: Any, *arguments: Any) -> Any:

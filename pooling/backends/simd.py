@@ -27,7 +27,7 @@ import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.jit import Kernel
-from pooling.memory import empty
+from pooling.memory import ALIGNMENT, empty
 from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.schedule import bands, chain_pixels, first_reached, scan_vectors
 from pooling.taps import lowest, tap_dtype
@@ -36,6 +36,10 @@ from pooling.window import Axis, Window
 
 CHUNKS = 4
 """Units of work wanted at least; where items are fewer, their channels are cut."""
+
+
+STREAMED = 24 << 20
+"""Bytes of cells and results together from which results are written past the caches."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -80,8 +84,32 @@ def lanes_of(dtype: np.dtype[Any]) -> int:
 
 
 @lru_cache(maxsize=512)
-def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
+def fits_rows(problem: Problem, inner: int, dtype: np.dtype[Any]) -> bool:
+    """Whether rows are pooled as they lie."""
+    from pooling.simd.rowplan import rows_fit
+
+    return inner == 1 and rows_fit(problem, dtype)
+
+
+def past_caches(source: Array, target: Array) -> bool:
+    """Whether to write the target past the caches, which would not keep it: it must be large, and aligned."""
+    return source.nbytes + target.nbytes > STREAMED and target.__array_interface__["data"][0] % ALIGNMENT == 0
+
+
+@lru_cache(maxsize=512)
+def rows_job(problem: Problem, outer: int, dtype: np.dtype[Any], back: bool, streams: bool) -> Job:
+    """Either pass over rows as they lie."""
+    from pooling.simd.rowplan import backward_plan, forward_plan
+
+    plan = (backward_plan if back else forward_plan)(problem, outer, dtype, streams)
+    return Job(shared(plan.kernel), plan.given, plan.units, plan.elements, plan.tap_elements)
+
+
+@lru_cache(maxsize=512)
+def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], streams: bool) -> Job:
     """Forward of either op."""
+    if fits_rows(problem, inner, dtype):
+        return rows_job(problem, outer, dtype, False, streams)
     from pooling.simd.chain import chain
     from pooling.simd.passes import forward_channels, forward_planes
     from pooling.simd.tiles import are_tiles, pool_tiles, tiles
@@ -99,8 +127,10 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
 
 
 @lru_cache(maxsize=512)
-def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
+def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], streams: bool) -> Job:
     """Each cell's sum of what the outputs over it send: a forward pass with the roles exchanged."""
+    if fits_rows(problem, inner, dtype):
+        return rows_job(problem, outer, dtype, True, streams)
     from pooling.simd.chain import chain
     from pooling.simd.passes import forward_channels, forward_planes, spread_channels, spread_planes
     from pooling.simd.tiles import are_tiles, spread_tiles, tiles
@@ -118,8 +148,10 @@ def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[
 
 
 @lru_cache(maxsize=512)
-def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
+def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], streams: bool) -> Job:
     """Each output's gradient to the cell that won."""
+    if fits_rows(problem, inner, dtype):
+        return rows_job(problem, outer, dtype, True, streams)
     from pooling.simd.passes import scatter_channels, scatter_planes, spread_channels, spread_planes
     from pooling.simd.tiles import are_tiles, spread_tiles, tiles
 
@@ -237,7 +269,7 @@ def forward(x: Array, problem: Problem, y: Array, taps: Array | None) -> None:
             planes_to_channels(result, y)
             return
         problem, x, y = with_channels(problem, x.shape[-1]), x[..., None], y[..., None]
-    forward_job(problem, len(x), x.shape[-1], x.dtype).run(x, y, taps)
+    forward_job(problem, len(x), x.shape[-1], x.dtype, past_caches(x, y)).run(x, y, taps)
     if problem.op == "max":
         fill_empty(problem, y, taps)
 
@@ -252,7 +284,7 @@ def backward(dy: Array, taps: Array | None, problem: Problem, dx: Array) -> None
             return
         problem, dx, dy = with_channels(problem, dx.shape[-1]), dx[..., None], dy[..., None]
     job = max_backward_job if problem.op == "max" else mean_backward_job
-    job(problem, len(dx), dx.shape[-1], dx.dtype).run(dy, dx, taps)
+    job(problem, len(dx), dx.shape[-1], dx.dtype, past_caches(dy, dx)).run(dy, dx, taps)
 
 
 @lru_cache(maxsize=256)
@@ -293,8 +325,16 @@ def taps_like(problem: Problem, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
     numbers = tap_dtype(problem.window.n_taps)
     if channels >= lanes:
         return shape, numbers
-    planes = shape[0] * channels if few_channels(shape, dtype) and problem.window.ndim == 3 else shape[0]
-    return (-(-planes // lanes), math.prod(shape) // planes, lanes), numbers
+    planes = shape[0]
+    if few_channels(shape, dtype):
+        if problem.window.ndim == 3:
+            planes *= channels
+        else:
+            problem = with_channels(problem, channels)
+    outputs = math.prod(shape) // max(planes, 1)
+    if fits_rows(problem, 1, dtype):
+        return (planes, outputs, 1), numbers
+    return (-(-planes // lanes), outputs, lanes), numbers
 
 
 def winning_taps(kept: Kept, problem: Problem, y: Array) -> Array:
@@ -304,12 +344,11 @@ def winning_taps(kept: Kept, problem: Problem, y: Array) -> Array:
     if shape == y.shape:
         return taps
     in_planes = np.moveaxis(taps, 2, 1).reshape(-1, shape[1])
-    result = np.empty(y.shape, taps.dtype)
     if few_channels(y.shape, y.dtype) and problem.window.ndim == 3:
+        result = np.empty(y.shape, taps.dtype)
         planes_to_channels(in_planes[: y.size // shape[1]], result)
-    else:
-        result[...] = in_planes[: len(y)].reshape(y.shape)
-    return result
+        return result
+    return in_planes[: len(y)].reshape(y.shape)
 
 
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:

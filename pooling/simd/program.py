@@ -100,9 +100,9 @@ def forward_program(problem: Problem, dtype: np.dtype[Any]) -> Program:
     last = problem.op == "max" and problem.ties == "last"
     tables = [read_table(axis, last) for axis in axes]
     steps = [-axis.dilation if last else axis.dilation for axis in axes]
-    return assemble(
-        axes, [a.size for a in axes], [a.out for a in axes], tables, steps, factors_of(axes, problem), dtype
-    )
+    rises = [-1 if last else 1] * 3
+    factors = factors_of(axes, problem)
+    return assemble(axes, [a.size for a in axes], [a.out for a in axes], tables, steps, rises, factors, dtype)
 
 
 @lru_cache(maxsize=256)
@@ -110,20 +110,22 @@ def backward_program(problem: Problem, dtype: np.dtype[Any]) -> Program:
     """Results are cells, and read the outputs whose windows cover them: the gradient of a mean, and what a band needs."""
     axes = axes_of(problem)
     tables, steps = zip(*map(taker_table, axes), strict=True)
-    return assemble(
-        axes, [a.out for a in axes], [a.size for a in axes], tables, steps, factors_of(axes, problem), dtype
-    )
+    falls = [-step * axis.stride // axis.dilation for step, axis in zip(steps, axes, strict=True)]
+    factors = factors_of(axes, problem)
+    return assemble(axes, [a.out for a in axes], [a.size for a in axes], tables, steps, falls, factors, dtype)
 
 
-def assemble(axes: Any, sizes: Any, outs: Any, tables: Any, steps: Any, factors: Any, dtype: np.dtype[Any]) -> Program:
-    """Write it all into one array."""
+def assemble(
+    axes: Any, sizes: Any, outs: Any, tables: Any, steps: Any, rises: Any, factors: Any, dtype: np.dtype[Any]
+) -> Program:
+    """Write it all into one array. `rises`: by how many places along its axis the tap changes with a step."""
     g = np.zeros(3 * FIELDS, np.int64)
     table_at, factor_at = len(g), 0
     for i, axis in enumerate(axes):
         unit = math.prod(a.kernel for a in axes[i + 1 :])
         full, full_stop = full_run(tables[i], axis.kernel)
         g[i * FIELDS : (i + 1) * FIELDS] = [
-            sizes[i], outs[i], axis.kernel, axis.stride, -axis.before, steps[i], unit * (-1 if steps[i] < 0 else 1),
+            sizes[i], outs[i], axis.kernel, axis.stride, -axis.before, steps[i], unit * rises[i],
             full, full_stop, table_at, factor_at, block_to_scan(tables[i], sizes[i], steps[i]),
         ]  # fmt: skip
         tables[i][:, 1] *= unit
@@ -148,7 +150,7 @@ def read_table(axis: Axis, last: bool) -> Array:
 
 
 def taker_table(axis: Axis) -> tuple[Array, int]:
-    """Rows (output, 0, count), one per cell, of the outputs whose windows cover it, and the step between these outputs."""
+    """Rows (output, tap, count), one per cell, of the outputs whose windows cover it, and the step between these outputs."""
     outputs, taps = np.divmod(np.arange(axis.out * axis.kernel), axis.kernel)
     cells = outputs * axis.stride - axis.before + taps * axis.dilation
     real = (cells >= 0) & (cells < axis.size)
@@ -156,7 +158,9 @@ def taker_table(axis: Axis) -> tuple[Array, int]:
     count = np.bincount(cells, minlength=axis.size)
     first = np.full(axis.size, axis.out)
     np.minimum.at(first, cells, outputs)
-    rows = np.stack([np.where(count > 0, first, 0), np.zeros_like(count), count], axis=1)
+    first = np.where(count > 0, first, 0)
+    tap = np.where(count > 0, (np.arange(axis.size) + axis.before - first * axis.stride) // axis.dilation, 0)
+    rows = np.stack([first, tap, count], axis=1)
     return np.ascontiguousarray(rows, dtype=np.int64), axis.dilation // math.gcd(axis.stride, axis.dilation)
 
 

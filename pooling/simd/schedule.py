@@ -17,7 +17,7 @@ SizeOf = Callable[[int, int], int]
 """Bytes of the buffers for so many cells and so many results along the band axis."""
 
 
-def bands(program: Program, size_of: SizeOf, whole_strides: bool = False) -> Array:
+def bands(program: Program, size_of: SizeOf, whole_strides: bool = False, limit: int = BAND) -> Array:
     """Rows (first, stop, low, high, reach_low, reach_high) along the band axis.
 
     Results `first` to `stop` read what lies from `low` to `high`; with results that are cells, the windows of those outputs
@@ -27,6 +27,8 @@ def bands(program: Program, size_of: SizeOf, whole_strides: bool = False) -> Arr
     ----------
     whole_strides
         Cut only where a stride ends.
+    limit
+        Bytes that the buffers should not exceed.
     """
     a = program.band_axis
     axis, table, results = program.axes[a], program.tables[a], program.out[a]
@@ -43,7 +45,7 @@ def bands(program: Program, size_of: SizeOf, whole_strides: bool = False) -> Arr
         need = span_of(low, high, first, stop)
         while stop < results:
             wider = span_of(low, high, first, min(stop + step, results))
-            if size_of(wider[1] - wider[0], min(stop + step, results) - first) > BAND:
+            if size_of(wider[1] - wider[0], min(stop + step, results) - first) > limit:
                 break
             stop, need = min(stop + step, results), wider
         start = need[0] * axis.stride - axis.before

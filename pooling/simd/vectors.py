@@ -169,6 +169,17 @@ def beats(typing: Any, value: Any, best: Any) -> Any:
     return value.mask()(value, best), codegen
 
 
+@intrinsic
+def any_lane(typing: Any, mask: Any) -> Any:
+    """Whether `mask` is true anywhere."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        whole = ir.IntType(mask.count)
+        return builder.icmp_unsigned("!=", builder.bitcast(args[0], whole), whole(0))
+
+    return types.boolean(mask), codegen
+
+
 def _compares(function: Any, symbol: str) -> None:
     @type_callable(function)
     def typer(context: Any) -> Any:

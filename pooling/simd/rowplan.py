@@ -1,0 +1,186 @@
+"""When rows are pooled as they lie (`rows.py`), and what its kernels are bound to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from pooling.backend import Problem
+from pooling.jit import Kernel
+from pooling.simd.program import Program, backward_program, forward_program
+from pooling.simd.rows import careful_run, forward_rows, nothing, pool_row
+from pooling.simd.rows_back import exact_row, spread_rows
+from pooling.simd.schedule import bands
+from pooling.simd.vectors import lanes
+from pooling.taps import lowest, tap_dtype
+
+MOST_TAPS = 25
+"""Taps up to which each is looked at; beyond, what rows' windows share makes a pass per axis cheaper."""
+
+MOST_STRIDE = 4
+"""Stride along a row up to which shuffles are cheaper than turning planes into lanes."""
+
+FEWEST = 4
+"""Outputs, and whole strides of cells, that a row must have: the lanes of the smallest vector."""
+
+LONGEST = 1 << 14
+"""Cells of a row that lies alone: one dimension's bands would have to cut it."""
+
+
+BAND = 3 << 13
+"""Bytes of rows copied, or results to stream, at a time: half of a common L1 cache."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RowPlan:
+    """A pass over rows: its kernel, what that takes between arrays and buffers, and how large these must be."""
+
+    kernel: Kernel[..., None]
+    given: tuple[Any, ...]
+    units: int
+    elements: int
+    tap_elements: int
+
+
+def rows_fit(problem: Problem, dtype: np.dtype[Any]) -> bool:
+    """Whether rows are long enough, and windows small enough, for both passes."""
+    program = forward_program(problem, dtype)
+    w = program.axes[2]
+    return (
+        problem.window.n_taps <= MOST_TAPS
+        and w.stride <= MOST_STRIDE
+        and min(w.out, w.size // w.stride) >= FEWEST
+        and (program.band_axis < 2 or w.size <= LONGEST)
+    )
+
+
+def wide(n: int, dtype: np.dtype[Any]) -> tuple[int, int, int]:
+    """Lanes for rows of `n`: of the widest vector, whether it is longer than the row, and of the widest that isn't."""
+    fills = min(lanes(dtype), 1 << (n.bit_length() - 1))
+    over = n < lanes(dtype) and fills < n
+    return (2 * fills if over else fills), int(over), fills
+
+
+def in_vectors(left: int, n: int, right: int, dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Margins at least so wide that rows of `n` between them, and what comes after, start where a vector does.
+
+    Stores across cache lines took twice the time of the pooling itself.
+    """
+    unit = lanes(dtype)
+    left = -(-left // unit) * unit
+    return left, -(-(left + n + right) // unit) * unit - left - n
+
+
+@lru_cache(maxsize=512)
+def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any], streams: bool) -> RowPlan:
+    """Outputs from cells."""
+    program = forward_program(problem, dtype)
+    w = program.axes[2]
+    left, right = w.before, max((w.out - 1) * w.stride + w.span - w.before - w.size, 0)
+    margins = left > 0 or right > 0
+    left, right = in_vectors(left, w.size, right, dtype) if margins else (0, 0)
+    pitch = left + w.size + right
+    over, longer, fills = wide(w.out, dtype)
+    last = problem.op == "max" and problem.ties == "last"
+    kernel = forward_rows.over(
+        **constants(problem, program),
+        BEFORE=w.before,
+        LAST=int(last),
+        LANES=over,
+        OVER=longer,
+        CAREFUL=0 if dtype.kind == "f" else 1,
+        careful=careful_run.over(CAREFUL=1, careful=nothing, LANES=fills, OVER=0),
+        odd_row=pool_row.over(CAREFUL=1, careful=nothing, LANES=fills, OVER=0),
+        MARGINS=int(margins),
+        STREAM=int(streams),
+    )
+    edge = lowest(dtype) if problem.op == "max" else dtype.type(0)
+
+    def sizes(cells: int, results: int) -> tuple[int, int]:
+        return (cells * program.slab // w.size * pitch if margins else 0), (results * program.out_slab if streams else 0)
+
+    taps = w.out if margins else 1
+    return planned(kernel, program, outer, dtype, sizes, lambda copied: ((left, right, outer, copied), edge), taps)
+
+
+@lru_cache(maxsize=512)
+def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any], streams: bool) -> RowPlan:
+    """Cells from outputs."""
+    program = backward_program(problem, dtype)
+    w = program.axes[2]
+    strides = -(-w.size // w.stride)
+    # Where, from a stride's number on, the outputs lie that have its cells under some tap.
+    shifts = [
+        (c + w.before - k * w.dilation) // w.stride
+        for c in range(w.stride)
+        for k in range(w.kernel)
+        if (c + w.before - k * w.dilation) % w.stride == 0
+    ]
+    left, right = max(-min(shifts), 0), max(strides - 1 + max(shifts) - (w.out - 1), 0)
+    margins = left > 0 or right > 0 or problem.op == "avg"
+    left, right = in_vectors(left, w.out, right, dtype) if margins else (0, 0)
+    pitch = left + w.out + right
+    n, longer, _ = wide(strides, dtype)
+    _, _, fills = wide(w.size // w.stride, dtype)
+    longer = longer or w.size % w.stride > 0
+    most = {f"MOST_{name}": int(program.tables[i][:, 2].max()) for i, name in enumerate("DH")}
+    kernel = spread_rows.over(
+        **constants(problem, program),
+        **most,
+        BEFORE=w.before,
+        LANES=n,
+        OVER=int(longer),
+        exact_row=exact_row.over(LANES=fills),
+        MARGINS=int(margins),
+        STREAM=int(streams),
+    )
+    nobody = np.iinfo(tap_dtype(problem.window.n_taps)).max
+
+    def sizes(outputs: int, results: int) -> tuple[int, int]:
+        copied = outputs * program.slab // w.out * pitch if margins else 0
+        return copied, (results * program.out_slab if streams else 0)
+
+    def given(copied: int) -> tuple[Any, ...]:
+        return (left, right, outer, copied), dtype.type(0), nobody
+
+    return planned(kernel, program, outer, dtype, sizes, given)
+
+
+def constants(problem: Problem, program: Program) -> dict[str, int]:
+    """What both passes are bound to."""
+    found = {"MAX": int(problem.op == "max")}
+    for name, axis in zip("DHW", program.axes, strict=True):
+        found |= {f"K_{name}": axis.kernel, f"S_{name}": axis.stride, f"D_{name}": axis.dilation}
+    return found
+
+
+def planned(
+    kernel: Kernel[..., None],
+    program: Program,
+    outer: int,
+    dtype: np.dtype[Any],
+    sizes: Callable[[int, int], tuple[int, int]],
+    given: Callable[[int], tuple[Any, ...]],
+    taps: int = 1,
+) -> RowPlan:
+    """Cut into bands, and find room for the largest.
+
+    Parameters
+    ----------
+    sizes
+        Elements copied before, and after, a band of so many cells and results is worked on.
+    given
+        The kernel's first arguments, by how many elements are copied before at most.
+    """
+    moved = max(program.slab, program.out_slab)
+    rows = bands(program, lambda cells, results: max(sum(sizes(cells, results)), moved * results) * dtype.itemsize, limit=BAND)
+    if program.band_axis == 2:  # a row is not cut
+        rows = np.array([[0, program.out[2], 0, program.size[2], 0, 0]], np.int64)
+    before, after = zip(*(sizes(high - low, stop - first) for first, stop, low, high, *_ in rows.tolist()), strict=True)
+    elements = max(before) + max(after) + 8 * lanes(dtype)
+    arguments = (*given(max(before)), program.g, program.factors, rows, program.where)
+    return RowPlan(kernel, arguments, outer * len(rows), elements, max(*before, taps) + 8 * lanes(dtype))

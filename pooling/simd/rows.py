@@ -1,0 +1,245 @@
+"""Rows as they lie: in channels_first a vector is a run of outputs along a row, or of cells.
+
+What stands under one tap for outputs side by side are cells a stride apart: loads and shuffles, which neighbouring taps
+share, where turning planes into lanes (`planes.py`) costs four shuffles per vector and a way through memory. And outputs
+need no turning back. Where a window may stick out of a row, rows are copied with margins first, in which nothing ever wins;
+above and below, the rows that a window has are counted.
+
+This is the forward pass; `rows_back.py` has the backward pass, `rowplan.py` says when rows are pooled like this.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pooling.jit import inlined, kernel
+from pooling.simd.box import band_box
+from pooling.simd.program import FACTOR, FIELDS, FULL, FULL_STOP, OUT, SIZE, STEP, TABLE
+from pooling.simd.strides import load_n, load_taps, picked
+from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, store_stream, width
+
+# Bound when a pass is made:
+LANES = 4
+K_D, K_H, K_W = 1, 1, 1  # the window
+S_W = 1
+D_D, D_H, D_W = 1, 1, 1  # dilation
+BEFORE = 0  # padding before a row
+MAX = 1  # or 0: the mean
+LAST = 0  # whether the last of tied cells wins: windows are then walked back
+CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed
+OVER = 0  # whether a row's only vector may be longer than the row: what it writes too much, the next row overwrites
+MARGINS = 0  # whether rows are copied with margins
+STREAM = 0  # whether results are written past the caches
+
+
+@kernel
+def fill(b: Any, n: int, edge: Any) -> None:
+    """Write `edge` everywhere: what no row is copied over are margins."""
+    for i in range(n):
+        b[np.uintp(i)] = edge  # unsigned: checks for negative indices were vectorized into slow scatters
+
+
+@inlined
+def bring(a: Any, i: int, n: int, b: Any, p: int) -> None:
+    """Copy a row of `n` elements from ``a[i]`` to ``b[p]``."""
+    lanes = width(load(a, i))
+    if n < lanes:
+        for k in range(n):
+            b[np.uintp(p + k)] = a[np.uintp(i + k)]
+        return
+    for k0 in range(0, n, lanes):
+        k = min(k0, n - lanes)
+        store(b, p + k, load(a, i + k))
+
+
+@kernel
+def stream(v: Any, p: int, n: int, y: Any, q: int) -> None:
+    """Write `n` elements to ``y[q:]`` past the caches; ``y[0]`` is aligned."""
+    lanes = width(load(v, p))
+    head = min(-q % lanes, n)
+    for i in range(head):
+        y[np.uintp(q + i)] = v[np.uintp(p + i)]
+    i = head
+    while i + lanes <= n:
+        store_stream(y, q + i, load(v, p + i))
+        i += lanes
+    while i < n:
+        y[np.uintp(q + i)] = v[np.uintp(p + i)]
+        i += 1
+
+
+@kernel
+def nothing(
+    x: Any, at: int, line: int, plane: int, y: Any, q: int, won: Any, t: int, n: int, first: int, n_d: int, n_h: int,
+    taps: Any, factors: Any, f: int, factor: Any,
+) -> None:  # fmt: skip
+    """What is called instead of `careful` by itself."""
+
+
+careful: Any = nothing
+
+
+@inlined
+def pool_run(
+    x: Any, at: int, line: int, plane: int, y: Any, q: int, won: Any, t: int, n: int, first: int, n_d: int, n_h: int,
+    taps: Any, factors: Any, f: int, factor: Any,
+) -> None:  # fmt: skip
+    """`n` outputs side by side, the first of which has its first row at ``x[at]``, with the tap `first`.
+
+    Rows are `line` elements apart, planes of three dimensions `plane`; there are `n_d` times `n_h` rows.
+    """
+    sign = -1 if LAST else 1
+    corner = K_W - 1 if LAST else 0
+    suspect = load_n(x, at, LANES)
+    suspect = suspect != suspect
+    for o0 in range(0, n, LANES):
+        o = 0 if OVER else min(o0, n - LANES)  # the last vector overlaps the one before it
+        cells = load_taps(x, at + o * S_W, LANES, S_W, K_W, D_W)
+        best = picked(cells, corner)
+        total = best
+        if won is not None:
+            winner = splat(first, load_like(won, 0, best))
+            if MARGINS:
+                winner = winner + load_like(taps, o, best)
+        for i in range(n_d):
+            for j in range(n_h):
+                cells = load_taps(x, at + o * S_W + sign * (i * D_D * plane + j * D_H * line), LANES, S_W, K_W, D_W)
+                for step in range(K_W):
+                    if i + j + step > 0:
+                        value = picked(cells, corner + sign * step)
+                        if MAX:
+                            greater = beats(value, best) if CAREFUL else value > best
+                            total = total + value
+                            best = select(greater, value, best)
+                            if won is not None:
+                                number = splat(first + sign * ((i * K_H + j) * K_W + step), winner)
+                                winner = select(greater, number, winner)
+                        else:
+                            best = best + value
+        if not MAX:
+            best = best * splat(factor, best) * load_like(factors, f + o, best)
+        if MAX and not CAREFUL:
+            suspect = suspect | (total != total)
+        store(y, q + o, best)
+        if won is not None:
+            store(won, t + o, winner)
+    if MAX and not CAREFUL:
+        if any_lane(suspect):
+            careful(x, at, line, plane, y, q, won, t, n, first, n_d, n_h, taps, factors, f, factor)
+
+
+@kernel
+def careful_run(
+    x: Any, at: int, line: int, plane: int, y: Any, q: int, won: Any, t: int, n: int, first: int, n_d: int, n_h: int,
+    taps: Any, factors: Any, f: int, factor: Any,
+) -> None:  # fmt: skip
+    """The same, not inlined, for the runs that need it."""
+    pool_run(x, at, line, plane, y, q, won, t, n, first, n_d, n_h, taps, factors, f, factor)
+
+
+@kernel
+def pool_row(
+    x: Any, x0: int, line: int, plane: int, y: Any, q: int, won: Any, t: int, d: int, h: int, g: Any, taps: Any, factors: Any
+) -> None:  # fmt: skip
+    """One row of outputs, whose windows may lack rows. ``x[x0]`` is where the first window of row 0 of plane 0 starts."""
+    d_row, h_row = g[TABLE] + 3 * d, g[FIELDS + TABLE] + 3 * h
+    n_d, n_h, n = g[d_row + 2], g[h_row + 2], g[2 * FIELDS + OUT]
+    f = g[2 * FIELDS + FACTOR]
+    factor = factors.dtype.type(1)
+    if not MAX:
+        factor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
+    if n_d * n_h > 0:
+        at = x0 + g[d_row] * plane + g[h_row] * line
+        first = g[d_row + 1] + g[h_row + 1] + (K_W - 1 if LAST else 0)
+        pool_run(x, at, line, plane, y, q, won, t, n, first, n_d, n_h, taps, factors, f, factor)
+    else:  # padding alone
+        for i in range(n):
+            y[np.uintp(q + i)] = 0
+
+
+odd_row: Any = pool_row  # for rows that a vector longer than they are must not overrun
+
+
+@inlined
+def last_cell(g: Any, a: int, row: int) -> int:
+    """The last cell that a window has along an axis, or the one before its first if it has none."""
+    cell, count = g[row], g[row + 2]
+    return cell if LAST else cell + (count - 1) * g[a + STEP]
+
+
+@inlined
+def pool_band(
+    x: Any, x0: int, line: int, plane: int, y: Any, q: int, won: Any, t: int, box: Any, last: bool, g: Any, taps: Any,
+    factors: Any, source: Any, s: int, v: Any, left: int, low: int,
+) -> None:  # fmt: skip
+    """The outputs in `box`. `last`: nothing may be read after this plane, so that no row may be overrun.
+
+    With margins, rows from `low` on, the first at ``source[s]``, are copied to ``v[left:]``, each just before it is needed: so
+    memory is busy all the time.
+    """
+    n, f = g[2 * FIELDS + OUT], g[2 * FIELDS + FACTOR]
+    full, full_stop = max(g[FIELDS + FULL], box[2]), min(g[FIELDS + FULL_STOP], box[3])
+    first = K_D * K_H * K_W - 1 if LAST else 0
+    size, rows = g[2 * FIELDS + SIZE], g[FIELDS + SIZE]
+    copied = low
+    for d in range(box[0], box[1]):
+        d_row = g[TABLE] + 3 * d
+        whole = g[d_row + 2] == K_D
+        for h in range(box[2], box[3]):
+            h_row = g[FIELDS + TABLE] + 3 * h
+            if MARGINS:
+                needed = last_cell(g, 0, d_row) * rows + last_cell(g, FIELDS, h_row)
+                while copied <= needed:
+                    bring(source, s + (copied - low) * size, size, v, (copied - low) * line + left)
+                    copied += 1
+            overruns = OVER and (last or (h == box[3] - 1 and d == box[1] - 1))
+            if whole and full <= h < full_stop and not overruns:
+                at = x0 + g[d_row] * plane + g[h_row] * line
+                factor = factors.dtype.type(1)
+                if not MAX:
+                    factor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
+                pool_run(x, at, line, plane, y, q, won, t, n, first, K_D, K_H, taps, factors, f, factor)
+            else:
+                odd_row(x, x0, line, plane, y, q, won, t, d, h, g, taps, factors)
+            q += n
+            t += n
+
+
+@kernel
+def forward_rows(
+    start: int, stop: int, x: Any, y: Any, won: Any, shape: Any, edge: Any, g: Any, factors: Any, bands: Any, where: Any, v: Any,
+    t: Any,
+) -> None:  # fmt: skip
+    """Bands of planes: copied with margins if need be, pooled, and streamed out if they are large."""
+    axis, slab, out_slab, cells, outputs = where
+    left, right, planes, staged = shape
+    line, n, h_size = g[2 * FIELDS + SIZE], g[2 * FIELDS + OUT], g[FIELDS + SIZE]
+    pitch = left + line + right
+    if MARGINS:
+        fill(v, staged, edge)
+    if MARGINS and won is not None:
+        corner = K_W - 1 if LAST else 0
+        for o in range(n):
+            t[o] = g[g[2 * FIELDS + TABLE] + 3 * o + 1] - corner
+    for unit in range(start, stop):
+        item, b = unit // len(bands), unit % len(bands)
+        first, end, low, high = bands[b, 0], bands[b, 1], bands[b, 2], bands[b, 3]
+        box = band_box(g, axis, first, end, low, high)
+        last = item == planes - 1 and not MARGINS
+        q = item * outputs + first * out_slab
+        row = low * slab // line
+        s = item * cells + row * line
+        if MARGINS:
+            x0 = left - BEFORE - row * pitch
+            if STREAM:
+                pool_band(v, x0, pitch, h_size * pitch, v, staged, won, q, box, last, g, t, factors, x, s, v, left, row)
+            else:
+                pool_band(v, x0, pitch, h_size * pitch, y, q, won, q, box, last, g, t, factors, x, s, v, left, row)
+        elif STREAM:
+            pool_band(x, s - row * line, line, h_size * line, v, staged, won, q, box, last, g, t, factors, x, s, v, left, row)
+        else:
+            pool_band(x, s - row * line, line, h_size * line, y, q, won, q, box, last, g, t, factors, x, s, v, left, row)
+        if STREAM:
+            stream(v, staged, (end - first) * out_slab, y, q)

@@ -1,0 +1,154 @@
+"""The backward pass of `rows.py`: every cell asks for the outputs over it.
+
+Which those are depends on the cell's place within a stride alone, so what cells of one place get is added up in one
+vector, and the places' vectors are interleaved at the end. That takes a comparison per tap, but no addition waits for memory
+that another has just written, and dx is written once, in order. Sums run over the outputs in order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pooling.jit import inlined, kernel
+from pooling.simd.box import band_box
+from pooling.simd.program import FACTOR, FIELDS, OUT, SIZE, STEP, TABLE, TAP_STEP
+from pooling.simd.rows import bring, fill, stream
+from pooling.simd.strides import load_n, repeated, replaced, store_interleaved
+from pooling.simd.vectors import load_like, select, splat
+
+# Bound when a pass is made:
+LANES = 4
+K_W, S_W, D_W, BEFORE = 1, 1, 1, 0  # the window along the row
+MOST_D, MOST_H = 1, 1  # outputs over a cell along the other axes
+MAX = 1  # or 0: the mean
+OVER = 0  # whether a row's last vector may be longer than the row: what it writes too much, the next row overwrites
+MARGINS = 0  # whether rows are copied with margins
+STREAM = 0  # whether results are written past the caches
+
+
+@inlined
+def spread_run(
+    dy: Any, won: Any, at: int, h_by: int, d_by: int, dx: Any, p: int, n: int, n_d: int, n_h: int, tap: int, d_tap: int,
+    h_tap: int,
+) -> None:  # fmt: skip
+    """The cells of `n` strides. ``dy[at]`` is output 0 of the first row over them; others are `h_by` and `d_by` apart."""
+    zero = splat(0, load_n(dy, at, LANES))
+    for m0 in range(0, n, LANES):
+        m = min(m0, max(n - LANES, 0))
+        totals = repeated(zero, S_W)
+        for c in range(S_W):
+            total = zero
+            for i in range(MOST_D):  # constants: what is not unrolled keeps its sum in memory
+                for j in range(MOST_H):
+                    for back in range(K_W):
+                        k = K_W - 1 - back  # outputs in order
+                        if i < n_d and j < n_h and (c + BEFORE - k * D_W) % S_W == 0:
+                            o = at + i * d_by + j * h_by + m + (c + BEFORE - k * D_W) // S_W
+                            gradient = load_n(dy, o, LANES)
+                            if MAX:
+                                winner = load_like(won, o, gradient)
+                                mine = winner == splat(tap + i * d_tap + j * h_tap + k, winner)
+                                total = select(mine, total + gradient, total)
+                            else:
+                                total = total + gradient
+            totals = replaced(totals, c, total)
+        store_interleaved(dx, p + m * S_W, totals)
+
+
+@kernel
+def exact_row(
+    dy: Any, won: Any, at: int, h_by: int, d_by: int, dx: Any, p: int, n: int, n_d: int, n_h: int, tap: int, d_tap: int,
+    h_tap: int, g: Any, none: Any,
+) -> None:  # fmt: skip
+    """A row of `n` cells, not a cell more: with shorter vectors, and what is left of a stride one by one."""
+    whole = n // S_W
+    spread_run(dy, won, at, h_by, d_by, dx, p, whole, n_d, n_h, tap, d_tap, h_tap)
+    for w in range(whole * S_W, n):
+        w_row = g[2 * FIELDS + TABLE] + 3 * w
+        total = none
+        for i in range(n_d):
+            for j in range(n_h):
+                for k in range(g[w_row + 2]):
+                    o = at + i * d_by + j * h_by + g[w_row] + k * g[2 * FIELDS + STEP]
+                    if MAX:
+                        number = tap + i * d_tap + j * h_tap + g[w_row + 1] + k * g[2 * FIELDS + TAP_STEP]
+                        if won[np.uintp(o)] == number:
+                            total += dy[np.uintp(o)]
+                    else:
+                        total += dy[np.uintp(o)]
+        dx[np.uintp(p + w)] = total
+
+
+@inlined
+def spread_band(
+    dy: Any, won: Any, at: int, line: int, dx: Any, p: int, box: Any, last: bool, g: Any, none: Any
+) -> None:
+    """The cells in `box`. ``dy[at]`` is the first output of all, rows are `line` apart.
+
+    `last`: nothing may be read after this plane, so that no row may be overrun.
+    """
+    n, rows = g[2 * FIELDS + OUT], g[FIELDS + SIZE]
+    h_by, d_by = g[FIELDS + STEP] * line, g[STEP] * rows * line
+    d_tap, h_tap = g[TAP_STEP], g[FIELDS + TAP_STEP]
+    d_table, h_table = g[TABLE], g[FIELDS + TABLE]
+    strides = -(-n // S_W)
+    for d in range(box[0], box[1]):
+        d_row = np.uintp(d_table + 3 * d)
+        n_d = g[d_row + np.uintp(2)]
+        d_at = at + g[d_row] * rows * line
+        d_first = g[d_row + np.uintp(1)]
+        for h in range(box[2], box[3]):
+            h_row = np.uintp(h_table + 3 * h)
+            n_h = g[h_row + np.uintp(2)]
+            first = d_at + g[h_row] * line
+            tap = d_first + g[h_row + np.uintp(1)]
+            if OVER and (last or (h == box[3] - 1 and d == box[1] - 1)):
+                exact_row(dy, won, first, h_by, d_by, dx, p, n, n_d, n_h, tap, d_tap, h_tap, g, none)
+            else:
+                spread_run(dy, won, first, h_by, d_by, dx, p, strides, n_d, n_h, tap, d_tap, h_tap)
+            p += n
+
+
+@kernel
+def spread_rows(
+    start: int, stop: int, dy: Any, dx: Any, won: Any, shape: Any, none: Any, nobody: Any, g: Any, factors: Any, bands: Any,
+    where: Any, v: Any, t: Any,
+) -> None:  # fmt: skip
+    """Bands of planes: gradients and taps are copied with margins if need be."""
+    axis, out_slab, slab, outputs, cells = where  # the results are cells here
+    left, right, planes, staged = shape
+    rows, line = g[FIELDS + SIZE], g[2 * FIELDS + SIZE]
+    pitch = left + line + right
+    if MARGINS:
+        fill(v, staged, none)
+        if MAX:
+            fill(t, staged, nobody)
+    for unit in range(start, stop):
+        item, b = unit // len(bands), unit % len(bands)
+        first, end, low, high = bands[b, 0], bands[b, 1], bands[b, 2], bands[b, 3]
+        box = band_box(g, axis, first, end, low, high)
+        last = item == planes - 1 and not MARGINS
+        p = item * cells + first * slab
+        if MARGINS:
+            row = low * out_slab // line
+            for i in range(high * out_slab // line - row):
+                o = item * outputs + (row + i) * line
+                bring(dy, o, line, v, i * pitch + left)
+                if MAX:
+                    bring(won, o, line, t, i * pitch + left)
+                else:
+                    factor = factors[g[FACTOR] + (row + i) // rows] * factors[g[FIELDS + FACTOR] + (row + i) % rows]
+                    for k in range(line):
+                        v[np.uintp(i * pitch + left + k)] *= factor * factors[np.uintp(g[2 * FIELDS + FACTOR] + k)]
+            if STREAM:
+                spread_band(v, t, left - row * pitch, pitch, v, staged, box, last, g, none)
+            else:
+                spread_band(v, t, left - row * pitch, pitch, dx, p, box, last, g, none)
+        elif STREAM:
+            spread_band(dy, won, item * outputs, line, v, staged, box, last, g, none)
+        else:
+            spread_band(dy, won, item * outputs, line, dx, p, box, last, g, none)
+        if STREAM:
+            stream(v, staged, (end - first) * slab, dx, p)

@@ -1,0 +1,165 @@
+"""Vectors of elements that lie a step apart, in and out of memory: what a window's stride along a row asks for."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.core.extending import intrinsic
+
+from pooling.simd.vectors import VectorType, address, itemsize, llvm_type, storage
+
+INT = ir.IntType(32)
+
+
+def constants(*arguments: Any) -> list[int] | None:
+    """The values of arguments that must be known when a kernel is compiled; None when one isn't."""
+    if all(isinstance(argument, types.IntegerLiteral) for argument in arguments):
+        return [argument.literal_value for argument in arguments]
+    return None
+
+
+@intrinsic(prefer_literal=True)
+def load_n(typing: Any, array: Any, index: Any, count: Any) -> Any:
+    """The vector of the `count`, a constant, elements from ``array[index]`` on."""
+    values = constants(count)
+    if values is None:
+        return None
+    vector = VectorType(storage(array), values[0])
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = address(context, builder, array, args[0], args[1], llvm_type(context, vector))
+        return builder.load(pointer, align=itemsize(vector.element))
+
+    return vector(array, types.intp, count), codegen
+
+
+@intrinsic(prefer_literal=True)
+def load_taps(typing: Any, array: Any, index: Any, count: Any, stride: Any, taps: Any, dilation: Any) -> Any:
+    """What `count` windows side by side have under each tap of a row: `taps` vectors, in a tuple.
+
+    Vector k is ``array[index + k * dilation :: stride]``. All but the index are constants. Neighbouring taps share what they load,
+    deinterleaved; nothing after the last element is read.
+    """
+    values = constants(count, stride, taps, dilation)
+    if values is None:
+        return None
+    n, step, width, apart = values
+    vector = VectorType(storage(array), n)
+    result = types.UniTuple(vector, width)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = llvm_type(context, vector)
+
+        @functools.cache
+        def part(start: int) -> Any:
+            at = builder.add(args[1], ir.Constant(args[1].type, start))
+            return builder.load(address(context, builder, array, args[0], at, kind), align=itemsize(vector.element))
+
+        found = []
+        for k in range(width):
+            first = k * apart
+            last = first + (n - 1) * step
+            if apart == 1 and k - k % step + step <= width:
+                base = k - k % step  # the taps of a whole stride take turns in the same vectors
+                starts = [base + m * n for m in range(step)]
+            else:
+                starts = [min(first + m * n, last + 1 - n) for m in range(step)]
+            found.append(gathered(builder, [(start, part(start)) for start in starts], n, first, step))
+        return context.make_tuple(builder, result, found)
+
+    return result(array, types.intp, count, stride, taps, dilation), codegen
+
+
+def gathered(builder: Any, parts: list[tuple[int, Any]], n: int, first: int, step: int) -> Any:
+    """The elements ``first + i * step`` of what lies in vectors, of which it is known where each one starts."""
+    wanted = [first + i * step for i in range(n)]
+    result: Any = None
+    have: list[bool] = [False] * n
+    for start, part in parts:
+        here = [start <= w < start + n and not have[i] for i, w in enumerate(wanted)]
+        if not any(here):
+            continue
+        if result is None:
+            result, before, have = part, start, here
+            continue
+        # Lanes taken in the first vector are still where they lay; later on they are in their place.
+        placed = [w - before if before is not None else i for i, w in enumerate(wanted)]
+        lanes = [n + w - start if here[i] else placed[i] if have[i] else 0 for i, w in enumerate(wanted)]
+        result = builder.shuffle_vector(result, part, ir.Constant(ir.VectorType(INT, n), lanes))
+        have, before = [a or b for a, b in zip(have, here, strict=True)], None
+    return result
+
+
+@intrinsic
+def replaced(typing: Any, vectors: Any, index: Any, vector: Any) -> Any:
+    """The tuple `vectors` with another one at `index`, which need not be a constant before loops are unrolled."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        result = context.get_constant_undef(vectors)
+        for i in range(vectors.count):
+            here = builder.icmp_signed("==", args[1], ir.Constant(args[1].type, i))
+            result = builder.insert_value(result, builder.select(here, args[2], builder.extract_value(args[0], i)), i)
+        return result
+
+    return vectors(vectors, types.intp, vector), codegen
+
+
+@intrinsic(prefer_literal=True)
+def repeated(typing: Any, vector: Any, count: Any) -> Any:
+    """A tuple of `vector` `count` times, a constant."""
+    values = constants(count)
+    if values is None:
+        return None
+    result = types.UniTuple(vector, values[0])
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.make_tuple(builder, result, [args[0]] * values[0])
+
+    return result(vector, count), codegen
+
+
+@intrinsic
+def picked(typing: Any, vectors: Any, index: Any) -> Any:
+    """A vector of a tuple, by an index that need not be a constant before loops are unrolled."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        result = builder.extract_value(args[0], 0)
+        for i in range(1, vectors.count):
+            here = builder.icmp_signed("==", args[1], ir.Constant(args[1].type, i))
+            result = builder.select(here, builder.extract_value(args[0], i), result)
+        return result
+
+    return vectors.dtype(vectors, types.intp), codegen
+
+
+@intrinsic
+def store_interleaved(typing: Any, array: Any, index: Any, vectors: Any) -> Any:
+    """Write to ``array[index:]`` the first elements of each of `vectors`, then the second ones, and so on."""
+    vector, step = vectors.dtype, vectors.count
+    n = vector.count
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind, size = llvm_type(context, vector), itemsize(vector.element)
+        parts = [builder.extract_value(args[2], i) for i in range(step)]
+        for m in range(step):
+            out = parts[0]
+            for phase in range(1, step):
+                # Lanes of later phases are filled when their turn comes.
+                lanes = []
+                for i in range(n):
+                    lane, whose = divmod(m * n + i, step)
+                    if whose == phase:
+                        lanes.append(n + lane)
+                    elif whose > phase:
+                        lanes.append(0)
+                    else:
+                        lanes.append(lane if phase == 1 else i)
+                out = builder.shuffle_vector(out, parts[phase], ir.Constant(ir.VectorType(INT, n), lanes))
+            at = builder.add(args[1], ir.Constant(args[1].type, m * n))
+            builder.store(out, address(context, builder, array, args[0], at, kind), align=size)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vectors), codegen
