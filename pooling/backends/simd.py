@@ -115,12 +115,12 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], 
     from pooling.simd.tiles import are_tiles, pool_tiles, tiles
 
     program = forward_program(problem, dtype)
-    in_lanes, maximum = inner == 1, problem.op == "max"
+    in_lanes, maximum, floats = inner == 1, problem.op == "max", dtype.kind == "f"
     if are_tiles(program.axes):
-        visit, between = tiles(pool_tiles, program.axes, maximum, in_lanes), 0
+        visit, between = tiles(pool_tiles, program.axes, maximum, in_lanes, floats), 0
     else:
         counts = tuple(axis.kernel for axis in program.axes)
-        visit = chain(program, counts, in_lanes, MAX=int(maximum), AFTER=int(not maximum))
+        visit = chain(program, counts, in_lanes, maximum and floats, MAX=int(maximum), AFTER=int(not maximum))
         between = 1
     job = forward_planes if in_lanes else forward_channels
     return cut(job.over(visit=visit), program, outer, inner, dtype, between)

@@ -18,14 +18,26 @@ from typing import Any
 
 from pooling.jit import kernel
 from pooling.simd.program import FACTOR, FULL, FULL_STOP, SCAN, STEP, STRIDE, TABLE, TAP_STEP
-from pooling.simd.vectors import beats, load, load_like, select, splat, store, width
+from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, width
 
 # Bound when a pass is made:
 MAX = 1  # or 0: the sum
 COUNT = 0  # cells of a full window, which are then unrolled; 0: any number
 TAPPED = 0  # whether the source has taps of its own, of an axis after this one
 VECTOR = 0  # whether a run is one vector
+CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed, and `careful` does it again
 BEFORE, AFTER = 0, 0  # whether sums are scaled by the factors of their sources (backward) or of their results (forward)
+
+
+@kernel
+def nothing(
+    x: Any, s: int, taps: Any, st: int, y: Any, d: int, won: Any, dt: int, run: int, by: int, count: int, tap: int,
+    tap_step: int, factors: Any, f: int, f_step: int,
+) -> None:  # fmt: skip
+    """What is called instead of `careful` by itself."""
+
+
+careful: Any = nothing
 
 
 @kernel
@@ -35,9 +47,11 @@ def fold(
 ) -> None:  # fmt: skip
     """One result, a run long, from `count` runs that are `by` apart. Taps are kept unless `won` is None."""
     lanes = width(load(x, 0))
+    suspect = load(x, s) != load(x, s)
     for c0 in range(0, lanes if VECTOR else run, lanes):
         c = 0 if VECTOR else min(c0, run - lanes)  # the last vector overlaps the one before it
         best = load(x, s + c)
+        total = best
         if BEFORE:
             best = best * splat(factors[f], best)
         if won is not None:
@@ -47,7 +61,8 @@ def fold(
         for k in range(1, count):
             value = load(x, s + k * by + c)
             if MAX:
-                greater = beats(value, best)
+                greater = beats(value, best) if CAREFUL else value > best
+                total = total + value
                 best = select(greater, value, best)
                 if won is not None:
                     number = splat(tap + k * tap_step, winner)
@@ -58,11 +73,15 @@ def fold(
                 if BEFORE:
                     value = value * splat(factors[f + k * f_step], best)
                 best = best + value
+        if MAX and not CAREFUL:
+            suspect = suspect | (total != total)
         if AFTER:
             best = best * splat(factors[f], best)
         store(y, d + c, best)
         if won is not None:
             store(won, dt + c, winner)
+    if MAX and not CAREFUL and any_lane(suspect):
+        careful(x, s, taps, st, y, d, won, dt, run, by, count, tap, tap_step, factors, f, f_step)
 
 
 @kernel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pooling.jit import Kernel, kernel
-from pooling.simd.axis import read_axis, scan_axis
+from pooling.simd.axis import fold, nothing, read_axis, scan_axis
 from pooling.simd.program import FIELDS, SCAN, Program
 
 UNROLLED = 8
@@ -155,13 +155,17 @@ def chain_3(
     )  # fmt: skip
 
 
-def chain(program: Program, counts: tuple[int, ...], in_lanes: bool, **bound: int) -> Kernel[..., Any]:
+def chain(
+    program: Program, counts: tuple[int, ...], in_lanes: bool, floats: bool = False, **bound: int
+) -> Kernel[..., Any]:
     """The passes along the program's busy axes, one after the other, made for full windows of `counts` cells.
 
     Parameters
     ----------
     in_lanes
         Whether a pixel is one vector.
+    floats
+        Whether NaNs are possible: maxima are then taken without minding them, and where one is noticed once more.
     bound
         Of MAX, BEFORE and AFTER what isn't as in `axis.py`.
     """
@@ -172,5 +176,10 @@ def chain(program: Program, counts: tuple[int, ...], in_lanes: bool, **bound: in
         vector = int(in_lanes and axis == 2)
         names[f"AXIS_{i}"] = axis
         one = (scan_axis if scanned else read_axis).over(TAPPED=int(i > 1), VECTOR=vector, **bound)
-        names[f"pass_{i}"] = one if scanned else one.over(COUNT=count)
+        if not scanned:
+            one = one.over(COUNT=count)
+            if floats:
+                again = fold.over(CAREFUL=1, COUNT=0, careful=nothing, TAPPED=int(i > 1), VECTOR=vector, **bound)
+                one = one.over(CAREFUL=0, careful=again)
+        names[f"pass_{i}"] = one
     return (chain_1, chain_2, chain_3)[len(program.passes) - 1].over(**names)

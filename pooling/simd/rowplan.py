@@ -15,21 +15,24 @@ from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.rows import careful_run, forward_rows, nothing, pool_row
 from pooling.simd.rows_back import exact_row, spread_rows
 from pooling.simd.schedule import bands
+from pooling.simd.tiles import are_tiles
 from pooling.simd.vectors import lanes
 from pooling.taps import lowest, tap_dtype
 
-MOST_TAPS = 25
-"""Taps up to which each is looked at; beyond, what rows' windows share makes a pass per axis cheaper."""
+MOST_TAPS = 9
+"""Taps up to which each is looked at where windows overlap; beyond, what rows share makes a pass per axis cheaper."""
 
 MOST_STRIDE = 4
-"""Stride along a row up to which shuffles are cheaper than turning planes into lanes."""
+"""Stride along a row up to which shuffles are cheaper than turning planes into lanes; windows side by side may be as long."""
 
-FEWEST = 4
-"""Outputs, and whole strides of cells, that a row must have: the lanes of the smallest vector."""
+FEWEST, FEWEST_STEPPED = 24, 8
+"""Outputs that a row must have, with stride 1 and with more. 3x3 windows with stride 1 took as long either way at 14 outputs."""
+
+USED = 2 / 3
+"""Share of its lanes that a vector must use. At 10 of 16 a training step took 1.05 to 1.25 times as long, at 12 of 16 0.9."""
 
 LONGEST = 1 << 14
 """Cells of a row that lies alone: one dimension's bands would have to cut it."""
-
 
 BAND = 3 << 13
 """Bytes of rows copied, or results to stream, at a time: half of a common L1 cache."""
@@ -50,10 +53,13 @@ def rows_fit(problem: Problem, dtype: np.dtype[Any]) -> bool:
     """Whether rows are long enough, and windows small enough, for both passes."""
     program = forward_program(problem, dtype)
     w = program.axes[2]
+    vector, longer, _ = wide(max(w.out, 1), dtype)
+    fewest = FEWEST if w.stride == 1 < w.kernel else FEWEST_STEPPED
     return (
-        problem.window.n_taps <= MOST_TAPS
+        problem.window.n_taps <= (MOST_STRIDE**2 if are_tiles(program.axes) else MOST_TAPS)
         and w.stride <= MOST_STRIDE
-        and min(w.out, w.size // w.stride) >= FEWEST
+        and min(w.out, w.size // w.stride) >= fewest
+        and (not longer or w.out >= USED * vector)
         and (program.band_axis < 2 or w.size <= LONGEST)
     )
 
@@ -101,7 +107,9 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any], streams: bo
     edge = lowest(dtype) if problem.op == "max" else dtype.type(0)
 
     def sizes(cells: int, results: int) -> tuple[int, int]:
-        return (cells * program.slab // w.size * pitch if margins else 0), (results * program.out_slab if streams else 0)
+        return (cells * program.slab // w.size * pitch if margins else 0), (
+            results * program.out_slab if streams else 0
+        )
 
     taps = w.out if margins else 1
     return planned(kernel, program, outer, dtype, sizes, lambda copied: ((left, right, outer, copied), edge), taps)
@@ -177,7 +185,9 @@ def planned(
         The kernel's first arguments, by how many elements are copied before at most.
     """
     moved = max(program.slab, program.out_slab)
-    rows = bands(program, lambda cells, results: max(sum(sizes(cells, results)), moved * results) * dtype.itemsize, limit=BAND)
+    rows = bands(
+        program, lambda cells, results: max(sum(sizes(cells, results)), moved * results) * dtype.itemsize, limit=BAND
+    )
     if program.band_axis == 2:  # a row is not cut
         rows = np.array([[0, program.out[2], 0, program.size[2], 0, 0]], np.int64)
     before, after = zip(*(sizes(high - low, stop - first) for first, stop, low, high, *_ in rows.tolist()), strict=True)

@@ -238,8 +238,12 @@ def forward_rows(
             else:
                 pool_band(v, x0, pitch, h_size * pitch, y, q, won, q, box, last, g, t, factors, x, s, v, left, row)
         elif STREAM:
-            pool_band(x, s - row * line, line, h_size * line, v, staged, won, q, box, last, g, t, factors, x, s, v, left, row)
+            pool_band(
+                x, s - row * line, line, h_size * line, v, staged, won, q, box, last, g, t, factors, x, s, v, left, row
+            )
         else:
-            pool_band(x, s - row * line, line, h_size * line, y, q, won, q, box, last, g, t, factors, x, s, v, left, row)
+            pool_band(
+                x, s - row * line, line, h_size * line, y, q, won, q, box, last, g, t, factors, x, s, v, left, row
+            )
         if STREAM:
             stream(v, staged, (end - first) * out_slab, y, q)

@@ -40,8 +40,8 @@ def load_n(typing: Any, array: Any, index: Any, count: Any) -> Any:
 def load_taps(typing: Any, array: Any, index: Any, count: Any, stride: Any, taps: Any, dilation: Any) -> Any:
     """What `count` windows side by side have under each tap of a row: `taps` vectors, in a tuple.
 
-    Vector k is ``array[index + k * dilation :: stride]``. All but the index are constants. Neighbouring taps share what they load,
-    deinterleaved; nothing after the last element is read.
+    Vector k is ``array[index + k * dilation :: stride]``. All but the index are constants. Neighbouring taps share what they
+    load, deinterleaved; nothing after the last element is read.
     """
     values = constants(count, stride, taps, dilation)
     if values is None:
@@ -77,7 +77,8 @@ def gathered(builder: Any, parts: list[tuple[int, Any]], n: int, first: int, ste
     """The elements ``first + i * step`` of what lies in vectors, of which it is known where each one starts."""
     wanted = [first + i * step for i in range(n)]
     result: Any = None
-    have: list[bool] = [False] * n
+    before: int | None = None
+    have = [False] * n
     for start, part in parts:
         here = [start <= w < start + n and not have[i] for i, w in enumerate(wanted)]
         if not any(here):

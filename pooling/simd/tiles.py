@@ -9,7 +9,7 @@ from typing import Any
 
 from pooling.jit import Kernel, kernel
 from pooling.simd.program import FACTOR, FIELDS, KERNEL, SIZE, STRIDE, TAP_STEP
-from pooling.simd.vectors import beats, load, load_like, select, splat, store, width
+from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, width
 
 UNROLLED = 16
 """Taps up to which windows are unrolled; more brought nothing but time to compile."""
@@ -19,24 +19,23 @@ K_D, K_H, K_W = 0, 0, 0
 S_D, S_H, S_W = 0, 0, 0
 MAX = 1  # or 0: the mean
 VECTOR = 0  # whether a pixel is one vector
+CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed, and `careful` does it again
+
+
+@kernel
+def nothing(
+    x: Any, x0: int, y: Any, y0: int, won: Any, t0: int, inner: int, g: Any, factors: Any, box: Any, v: Any, v0: int, t: Any
+) -> None:  # fmt: skip
+    """What is called instead of `careful` by itself."""
+
+
+careful: Any = nothing
 
 
 @kernel
 def pool_tiles(
-    x: Any,
-    x0: int,
-    y: Any,
-    y0: int,
-    won: Any,
-    t0: int,
-    inner: int,
-    g: Any,
-    factors: Any,
-    box: Any,
-    v: Any,
-    v0: int,
-    t: Any,
-) -> None:
+    x: Any, x0: int, y: Any, y0: int, won: Any, t0: int, inner: int, g: Any, factors: Any, box: Any, v: Any, v0: int, t: Any
+) -> None:  # fmt: skip
     """Forward: the maxima, with their taps unless `won` is None, or the means, of the outputs in `box`."""
     k_d, k_h, k_w = K_D or g[KERNEL], K_H or g[FIELDS + KERNEL], K_W or g[2 * FIELDS + KERNEL]
     s_w = S_W or g[2 * FIELDS + STRIDE]
@@ -44,6 +43,7 @@ def pool_tiles(
     pixel = lanes if VECTOR else inner
     h_by = box[11] * pixel
     d_by = box[10] * h_by
+    suspect = load(x, x0) != load(x, x0)
     # With ties="last" a window is walked from its last cell back.
     back = g[2 * FIELDS + TAP_STEP] < 0
     sign = -1 if back else 1
@@ -64,6 +64,7 @@ def pool_tiles(
                     c = 0 if VECTOR else min(c0, pixel - lanes)
                     cell = row + w * s_w * pixel + c
                     best = load(x, cell)
+                    total = best
                     if won is not None:
                         winner = splat(last_tap, load_like(won, 0, best))
                     for i in range(k_d):
@@ -72,7 +73,8 @@ def pool_tiles(
                                 if i + j + k > 0:
                                     value = load(x, cell + sign * (i * d_by + j * h_by + k * pixel))
                                     if MAX:
-                                        greater = beats(value, best)
+                                        greater = beats(value, best) if CAREFUL else value > best
+                                        total = total + value
                                         best = select(greater, value, best)
                                         if won is not None:
                                             number = splat(last_tap + sign * ((i * k_h + j) * k_w + k), winner)
@@ -82,10 +84,14 @@ def pool_tiles(
                     if not MAX:
                         factor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
                         best = best * splat(factor * factors[g[2 * FIELDS + FACTOR] + w], best)
+                    elif not CAREFUL:
+                        suspect = suspect | (total != total)
                     store(y, y0 + q + c, best)
                     if won is not None:
                         store(won, t0 + q + c, winner)
                 q += pixel
+    if MAX and not CAREFUL and any_lane(suspect):
+        careful(x, x0, y, y0, won, t0, inner, g, factors, box, v, v0, t)
 
 
 @kernel
@@ -140,12 +146,14 @@ def spread_tiles(
             p += rest
 
 
-def tiles(kind: Kernel[..., Any], axes: Any, maximum: bool, in_lanes: bool) -> Kernel[..., Any]:
-    """One of the kernels above, made for these axes if their window is small."""
-    names = {"MAX": int(maximum), "VECTOR": int(in_lanes)}
+def tiles(kind: Kernel[..., Any], axes: Any, maximum: bool, in_lanes: bool, floats: bool = False) -> Kernel[..., Any]:
+    """One of the kernels above, made for these axes if their window is small; `floats`: NaNs are possible."""
+    names: dict[str, Any] = {"MAX": int(maximum), "VECTOR": int(in_lanes)}
     if axes[0].kernel * axes[1].kernel * axes[2].kernel <= UNROLLED:
         for name, axis in zip("DHW", axes, strict=True):
             names |= {f"K_{name}": axis.kernel, f"S_{name}": axis.stride}
+    if maximum and floats:
+        names |= {"CAREFUL": 0, "careful": kind.over(MAX=1, VECTOR=int(in_lanes), CAREFUL=1, careful=nothing)}
     return kind.over(**names)
 
 
