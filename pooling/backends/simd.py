@@ -27,19 +27,18 @@ import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.jit import Kernel
-from pooling.memory import ALIGNMENT, empty
+from pooling.memory import empty
 from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.schedule import bands, chain_pixels, first_reached, scan_vectors
 from pooling.taps import lowest, tap_dtype
 from pooling.threads import scratch, share
 from pooling.window import Axis, Window
 
+GATHERED = 9
+"""Windows over a cell up to which it asks each of them; beyond, they send their gradients."""
+
 CHUNKS = 4
 """Units of work wanted at least; where items are fewer, their channels are cut."""
-
-
-STREAMED = 24 << 20
-"""Bytes of cells and results together from which results are written past the caches."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -91,25 +90,20 @@ def fits_rows(problem: Problem, inner: int, dtype: np.dtype[Any]) -> bool:
     return inner == 1 and rows_fit(problem, dtype)
 
 
-def past_caches(source: Array, target: Array) -> bool:
-    """Whether to write the target past the caches, which would not keep it: it must be large, and aligned."""
-    return source.nbytes + target.nbytes > STREAMED and target.__array_interface__["data"][0] % ALIGNMENT == 0
-
-
 @lru_cache(maxsize=512)
-def rows_job(problem: Problem, outer: int, dtype: np.dtype[Any], back: bool, streams: bool) -> Job:
+def rows_job(problem: Problem, outer: int, dtype: np.dtype[Any], back: bool) -> Job:
     """Either pass over rows as they lie."""
     from pooling.simd.rowplan import backward_plan, forward_plan
 
-    plan = (backward_plan if back else forward_plan)(problem, outer, dtype, streams)
+    plan = (backward_plan if back else forward_plan)(problem, outer, dtype)
     return Job(shared(plan.kernel), plan.given, plan.units, plan.elements, plan.tap_elements)
 
 
 @lru_cache(maxsize=512)
-def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], streams: bool) -> Job:
+def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
     """Forward of either op."""
     if fits_rows(problem, inner, dtype):
-        return rows_job(problem, outer, dtype, False, streams)
+        return rows_job(problem, outer, dtype, False)
     from pooling.simd.chain import chain
     from pooling.simd.passes import forward_channels, forward_planes
     from pooling.simd.tiles import are_tiles, pool_tiles, tiles
@@ -122,15 +116,15 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], 
         counts = tuple(axis.kernel for axis in program.axes)
         visit = chain(program, counts, in_lanes, maximum and floats, MAX=int(maximum), AFTER=int(not maximum))
         between = 1
-    job = forward_planes if in_lanes else forward_channels
+    job: Kernel[..., None] = forward_planes if in_lanes else forward_channels
     return cut(job.over(visit=visit), program, outer, inner, dtype, between)
 
 
 @lru_cache(maxsize=512)
-def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], streams: bool) -> Job:
+def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
     """Each cell's sum of what the outputs over it send: a forward pass with the roles exchanged."""
     if fits_rows(problem, inner, dtype):
-        return rows_job(problem, outer, dtype, True, streams)
+        return rows_job(problem, outer, dtype, True)
     from pooling.simd.chain import chain
     from pooling.simd.passes import forward_channels, forward_planes, spread_channels, spread_planes
     from pooling.simd.tiles import are_tiles, spread_tiles, tiles
@@ -139,19 +133,20 @@ def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[
     in_lanes = inner == 1
     if are_tiles(program.axes):
         visit = tiles(spread_tiles, program.axes, False, in_lanes)
-        return cut(
-            (spread_planes if in_lanes else spread_channels).over(visit=visit), program, outer, inner, dtype, 0, True
-        )
+        job: Kernel[..., None] = spread_planes if in_lanes else spread_channels
+        return cut(job.over(visit=visit), program, outer, inner, dtype, 0, True)
     counts = tuple(axis.kernel if axis.stride == 1 else 0 for axis in program.axes)
     visit = chain(program, counts, in_lanes, MAX=0, BEFORE=1)
-    return cut((forward_planes if in_lanes else forward_channels).over(visit=visit), program, outer, inner, dtype, 1)
+    job: Kernel[..., None] = forward_planes if in_lanes else forward_channels
+    return cut(job.over(visit=visit), program, outer, inner, dtype, 1)
 
 
 @lru_cache(maxsize=512)
-def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], streams: bool) -> Job:
+def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
     """Each output's gradient to the cell that won."""
     if fits_rows(problem, inner, dtype):
-        return rows_job(problem, outer, dtype, True, streams)
+        return rows_job(problem, outer, dtype, True)
+    from pooling.simd.gather import gather_channels
     from pooling.simd.passes import scatter_channels, scatter_planes, spread_channels, spread_planes
     from pooling.simd.tiles import are_tiles, spread_tiles, tiles
 
@@ -159,15 +154,18 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
     in_lanes, lanes = inner == 1, lanes_of(dtype)
     if are_tiles(program.axes):
         visit = tiles(spread_tiles, program.axes, True, in_lanes)
-        return cut(
-            (spread_planes if in_lanes else spread_channels).over(visit=visit), program, outer, inner, dtype, 0, True
-        )
+        job: Kernel[..., None] = spread_planes if in_lanes else spread_channels
+        return cut(job.over(visit=visit), program, outer, inner, dtype, 0, True)
+    most = [int(table[:, 2].max(initial=0)) for table in program.tables]
+    if not in_lanes and math.prod(most) <= GATHERED:
+        names = {f"MOST_{name}": max(n, 1) for name, n in zip("DHW", most, strict=True)}
+        return cut(gather_channels.over(**names), program, outer, inner, dtype, 0)
     given = forward_program(problem, dtype)
     offsets = tap_offsets(given) * (lanes if in_lanes else inner)
     if in_lanes:
-        job = cut(scatter_planes.over(VECTOR=1), program, outer, inner, dtype, 0)
-        _, _, _, rows, where = job.given
-        return replace(job, given=(outer, given.g, offsets, rows, where))
+        scattered = cut(scatter_planes.over(VECTOR=1), program, outer, inner, dtype, 0)
+        _, _, _, rows, where = scattered.given
+        return replace(scattered, given=(outer, given.g, offsets, rows, where))
     chunk = inner
     while -(-inner // chunk) * outer < CHUNKS and chunk >= 2 * lanes:
         chunk = -(-chunk // (2 * lanes)) * lanes
@@ -269,7 +267,7 @@ def forward(x: Array, problem: Problem, y: Array, taps: Array | None) -> None:
             planes_to_channels(result, y)
             return
         problem, x, y = with_channels(problem, x.shape[-1]), x[..., None], y[..., None]
-    forward_job(problem, len(x), x.shape[-1], x.dtype, past_caches(x, y)).run(x, y, taps)
+    forward_job(problem, len(x), x.shape[-1], x.dtype).run(x, y, taps)
     if problem.op == "max":
         fill_empty(problem, y, taps)
 
@@ -284,7 +282,7 @@ def backward(dy: Array, taps: Array | None, problem: Problem, dx: Array) -> None
             return
         problem, dx, dy = with_channels(problem, dx.shape[-1]), dx[..., None], dy[..., None]
     job = max_backward_job if problem.op == "max" else mean_backward_job
-    job(problem, len(dx), dx.shape[-1], dx.dtype, past_caches(dy, dx)).run(dy, dx, taps)
+    job(problem, len(dx), dx.shape[-1], dx.dtype).run(dy, dx, taps)
 
 
 @lru_cache(maxsize=256)

@@ -35,7 +35,7 @@ LONGEST = 1 << 14
 """Cells of a row that lies alone: one dimension's bands would have to cut it."""
 
 BAND = 3 << 13
-"""Bytes of rows copied, or results to stream, at a time: half of a common L1 cache."""
+"""Bytes of rows that are copied, or moved, at a time: half of a common L1 cache."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -82,7 +82,7 @@ def in_vectors(left: int, n: int, right: int, dtype: np.dtype[Any]) -> tuple[int
 
 
 @lru_cache(maxsize=512)
-def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any], streams: bool) -> RowPlan:
+def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> RowPlan:
     """Outputs from cells."""
     program = forward_program(problem, dtype)
     w = program.axes[2]
@@ -102,21 +102,18 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any], streams: bo
         careful=careful_run.over(CAREFUL=1, careful=nothing, LANES=fills, OVER=0),
         odd_row=pool_row.over(CAREFUL=1, careful=nothing, LANES=fills, OVER=0),
         MARGINS=int(margins),
-        STREAM=int(streams),
     )
     edge = lowest(dtype) if problem.op == "max" else dtype.type(0)
 
-    def sizes(cells: int, results: int) -> tuple[int, int]:
-        return (cells * program.slab // w.size * pitch if margins else 0), (
-            results * program.out_slab if streams else 0
-        )
+    def copied(cells: int) -> int:
+        return cells * program.slab // w.size * pitch if margins else 0
 
     taps = w.out if margins else 1
-    return planned(kernel, program, outer, dtype, sizes, lambda copied: ((left, right, outer, copied), edge), taps)
+    return planned(kernel, program, outer, dtype, copied, lambda room: ((left, right, outer, room), edge), taps)
 
 
 @lru_cache(maxsize=512)
-def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any], streams: bool) -> RowPlan:
+def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> RowPlan:
     """Cells from outputs."""
     program = backward_program(problem, dtype)
     w = program.axes[2]
@@ -144,18 +141,16 @@ def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any], streams: b
         OVER=int(longer),
         exact_row=exact_row.over(LANES=fills),
         MARGINS=int(margins),
-        STREAM=int(streams),
     )
     nobody = np.iinfo(tap_dtype(problem.window.n_taps)).max
 
-    def sizes(outputs: int, results: int) -> tuple[int, int]:
-        copied = outputs * program.slab // w.out * pitch if margins else 0
-        return copied, (results * program.out_slab if streams else 0)
+    def copied(outputs: int) -> int:
+        return outputs * program.slab // w.out * pitch if margins else 0
 
-    def given(copied: int) -> tuple[Any, ...]:
-        return (left, right, outer, copied), dtype.type(0), nobody
+    def given(room: int) -> tuple[Any, ...]:
+        return (left, right, outer, room), dtype.type(0), nobody
 
-    return planned(kernel, program, outer, dtype, sizes, given)
+    return planned(kernel, program, outer, dtype, copied, given)
 
 
 def constants(problem: Problem, program: Program) -> dict[str, int]:
@@ -171,7 +166,7 @@ def planned(
     program: Program,
     outer: int,
     dtype: np.dtype[Any],
-    sizes: Callable[[int, int], tuple[int, int]],
+    copied: Callable[[int], int],
     given: Callable[[int], tuple[Any, ...]],
     taps: int = 1,
 ) -> RowPlan:
@@ -179,18 +174,18 @@ def planned(
 
     Parameters
     ----------
-    sizes
-        Elements copied before, and after, a band of so many cells and results is worked on.
+    copied
+        How many elements of the buffer the copies of so many cells along the band axis take.
     given
-        The kernel's first arguments, by how many elements are copied before at most.
+        The kernel's first arguments, by the most that any band takes.
+    taps
+        Elements that the buffer for taps has at least.
     """
     moved = max(program.slab, program.out_slab)
-    rows = bands(
-        program, lambda cells, results: max(sum(sizes(cells, results)), moved * results) * dtype.itemsize, limit=BAND
-    )
+    rows = bands(program, lambda cells, n: max(copied(cells), moved * n) * dtype.itemsize, limit=BAND)
     if program.band_axis == 2:  # a row is not cut
         rows = np.array([[0, program.out[2], 0, program.size[2], 0, 0]], np.int64)
-    before, after = zip(*(sizes(high - low, stop - first) for first, stop, low, high, *_ in rows.tolist()), strict=True)
-    elements = max(before) + max(after) + 8 * lanes(dtype)
-    arguments = (*given(max(before)), program.g, program.factors, rows, program.where)
-    return RowPlan(kernel, arguments, outer * len(rows), elements, max(*before, taps) + 8 * lanes(dtype))
+    room = max(copied(high - low) for _, _, low, high, *_ in rows.tolist())
+    arguments = (*given(room), program.g, program.factors, rows, program.where)
+    beyond = 8 * lanes(dtype)  # a vector longer than its row reads on
+    return RowPlan(kernel, arguments, outer * len(rows), room + beyond, max(room, taps) + beyond)

@@ -18,7 +18,7 @@ from pooling.jit import inlined, kernel
 from pooling.simd.box import band_box
 from pooling.simd.program import FACTOR, FIELDS, FULL, FULL_STOP, OUT, SIZE, STEP, TABLE
 from pooling.simd.strides import load_n, load_taps, picked
-from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, store_stream, width
+from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, width
 
 # Bound when a pass is made:
 LANES = 4
@@ -31,7 +31,6 @@ LAST = 0  # whether the last of tied cells wins: windows are then walked back
 CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed
 OVER = 0  # whether a row's only vector may be longer than the row: what it writes too much, the next row overwrites
 MARGINS = 0  # whether rows are copied with margins
-STREAM = 0  # whether results are written past the caches
 
 
 @kernel
@@ -52,22 +51,6 @@ def bring(a: Any, i: int, n: int, b: Any, p: int) -> None:
     for k0 in range(0, n, lanes):
         k = min(k0, n - lanes)
         store(b, p + k, load(a, i + k))
-
-
-@kernel
-def stream(v: Any, p: int, n: int, y: Any, q: int) -> None:
-    """Write `n` elements to ``y[q:]`` past the caches; ``y[0]`` is aligned."""
-    lanes = width(load(v, p))
-    head = min(-q % lanes, n)
-    for i in range(head):
-        y[np.uintp(q + i)] = v[np.uintp(p + i)]
-    i = head
-    while i + lanes <= n:
-        store_stream(y, q + i, load(v, p + i))
-        i += lanes
-    while i < n:
-        y[np.uintp(q + i)] = v[np.uintp(p + i)]
-        i += 1
 
 
 @kernel
@@ -172,11 +155,11 @@ def last_cell(g: Any, a: int, row: int) -> int:
 @inlined
 def pool_band(
     x: Any, x0: int, line: int, plane: int, y: Any, q: int, won: Any, t: int, box: Any, last: bool, g: Any, taps: Any,
-    factors: Any, source: Any, s: int, v: Any, left: int, low: int,
+    factors: Any, source: Any, s: int, left: int, low: int,
 ) -> None:  # fmt: skip
     """The outputs in `box`. `last`: nothing may be read after this plane, so that no row may be overrun.
 
-    With margins, rows from `low` on, the first at ``source[s]``, are copied to ``v[left:]``, each just before it is needed: so
+    With margins, rows from `low` on, the first at ``source[s]``, are copied to ``x[left:]``, each just before it is needed: so
     memory is busy all the time.
     """
     n, f = g[2 * FIELDS + OUT], g[2 * FIELDS + FACTOR]
@@ -192,7 +175,7 @@ def pool_band(
             if MARGINS:
                 needed = last_cell(g, 0, d_row) * rows + last_cell(g, FIELDS, h_row)
                 while copied <= needed:
-                    bring(source, s + (copied - low) * size, size, v, (copied - low) * line + left)
+                    bring(source, s + (copied - low) * size, size, x, (copied - low) * line + left)
                     copied += 1
             overruns = OVER and (last or (h == box[3] - 1 and d == box[1] - 1))
             if whole and full <= h < full_stop and not overruns:
@@ -212,13 +195,13 @@ def forward_rows(
     start: int, stop: int, x: Any, y: Any, won: Any, shape: Any, edge: Any, g: Any, factors: Any, bands: Any, where: Any, v: Any,
     t: Any,
 ) -> None:  # fmt: skip
-    """Bands of planes: copied with margins if need be, pooled, and streamed out if they are large."""
+    """Bands of planes, copied with margins if need be."""
     axis, slab, out_slab, cells, outputs = where
-    left, right, planes, staged = shape
+    left, right, planes, room = shape
     line, n, h_size = g[2 * FIELDS + SIZE], g[2 * FIELDS + OUT], g[FIELDS + SIZE]
     pitch = left + line + right
     if MARGINS:
-        fill(v, staged, edge)
+        fill(v, room, edge)
     if MARGINS and won is not None:
         corner = K_W - 1 if LAST else 0
         for o in range(n):
@@ -233,17 +216,6 @@ def forward_rows(
         s = item * cells + row * line
         if MARGINS:
             x0 = left - BEFORE - row * pitch
-            if STREAM:
-                pool_band(v, x0, pitch, h_size * pitch, v, staged, won, q, box, last, g, t, factors, x, s, v, left, row)
-            else:
-                pool_band(v, x0, pitch, h_size * pitch, y, q, won, q, box, last, g, t, factors, x, s, v, left, row)
-        elif STREAM:
-            pool_band(
-                x, s - row * line, line, h_size * line, v, staged, won, q, box, last, g, t, factors, x, s, v, left, row
-            )
+            pool_band(v, x0, pitch, h_size * pitch, y, q, won, q, box, last, g, t, factors, x, s, left, row)
         else:
-            pool_band(
-                x, s - row * line, line, h_size * line, y, q, won, q, box, last, g, t, factors, x, s, v, left, row
-            )
-        if STREAM:
-            stream(v, staged, (end - first) * out_slab, y, q)
+            pool_band(x, s - row * line, line, h_size * line, y, q, won, q, box, last, g, t, factors, x, s, left, row)

@@ -14,7 +14,7 @@ import numpy as np
 from pooling.jit import inlined, kernel
 from pooling.simd.box import band_box
 from pooling.simd.program import FACTOR, FIELDS, OUT, SIZE, STEP, TABLE, TAP_STEP
-from pooling.simd.rows import bring, fill, stream
+from pooling.simd.rows import bring, fill
 from pooling.simd.strides import load_n, repeated, replaced, store_interleaved
 from pooling.simd.vectors import load_like, select, splat
 
@@ -25,7 +25,6 @@ MOST_D, MOST_H = 1, 1  # outputs over a cell along the other axes
 MAX = 1  # or 0: the mean
 OVER = 0  # whether a row's last vector may be longer than the row: what it writes too much, the next row overwrites
 MARGINS = 0  # whether rows are copied with margins
-STREAM = 0  # whether results are written past the caches
 
 
 @inlined
@@ -118,13 +117,13 @@ def spread_rows(
 ) -> None:  # fmt: skip
     """Bands of planes: gradients and taps are copied with margins if need be."""
     axis, out_slab, slab, outputs, cells = where  # the results are cells here
-    left, right, planes, staged = shape
+    left, right, planes, room = shape
     rows, line = g[FIELDS + SIZE], g[2 * FIELDS + SIZE]
     pitch = left + line + right
     if MARGINS:
-        fill(v, staged, none)
+        fill(v, room, none)
         if MAX:
-            fill(t, staged, nobody)
+            fill(t, room, nobody)
     for unit in range(start, stop):
         item, b = unit // len(bands), unit % len(bands)
         first, end, low, high = bands[b, 0], bands[b, 1], bands[b, 2], bands[b, 3]
@@ -142,13 +141,6 @@ def spread_rows(
                     factor = factors[g[FACTOR] + (row + i) // rows] * factors[g[FIELDS + FACTOR] + (row + i) % rows]
                     for k in range(line):
                         v[np.uintp(i * pitch + left + k)] *= factor * factors[np.uintp(g[2 * FIELDS + FACTOR] + k)]
-            if STREAM:
-                spread_band(v, t, left - row * pitch, pitch, v, staged, box, last, g, none)
-            else:
-                spread_band(v, t, left - row * pitch, pitch, dx, p, box, last, g, none)
-        elif STREAM:
-            spread_band(dy, won, item * outputs, line, v, staged, box, last, g, none)
+            spread_band(v, t, left - row * pitch, pitch, dx, p, box, last, g, none)
         else:
             spread_band(dy, won, item * outputs, line, dx, p, box, last, g, none)
-        if STREAM:
-            stream(v, staged, (end - first) * slab, dx, p)

@@ -124,7 +124,12 @@ def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
 
 @intrinsic
 def store_stream(typing: Any, array: Any, index: Any, vector: Any) -> Any:
-    """Write `vector` past the caches; ``array[index]`` must lie at a multiple of the vector's size."""
+    """Write `vector` past the caches; ``array[index]`` must lie at a multiple of the vector's size.
+
+    No kernel uses it, only the measurement of what memory can do. Results made in a buffer and streamed from there took 1.05
+    to 1.2 times as long as stored at once, forward and backward, at 64 and 130 MB: this memory takes writes at 28 GB/s
+    either way, and the buffer costs a pass. Alone a mean over 7x7 windows in channels_last gained, 0.7 of the time backward.
+    """
     return _store(array, vector, stream=True)
 
 
