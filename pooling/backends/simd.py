@@ -133,7 +133,7 @@ def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[
     in_lanes = inner == 1
     if are_tiles(program.axes):
         visit = tiles(spread_tiles, program.axes, False, in_lanes)
-        job: Kernel[..., None] = spread_planes if in_lanes else spread_channels
+        job = spread_planes if in_lanes else spread_channels
         return cut(job.over(visit=visit), program, outer, inner, dtype, 0, True)
     counts = tuple(axis.kernel if axis.stride == 1 else 0 for axis in program.axes)
     visit = chain(program, counts, in_lanes, MAX=0, BEFORE=1)
@@ -154,7 +154,7 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
     in_lanes, lanes = inner == 1, lanes_of(dtype)
     if are_tiles(program.axes):
         visit = tiles(spread_tiles, program.axes, True, in_lanes)
-        job: Kernel[..., None] = spread_planes if in_lanes else spread_channels
+        job = spread_planes if in_lanes else spread_channels
         return cut(job.over(visit=visit), program, outer, inner, dtype, 0, True)
     most = [int(table[:, 2].max(initial=0)) for table in program.tables]
     if not in_lanes and math.prod(most) <= GATHERED:
