@@ -13,13 +13,24 @@ that uses them.
 
 # `backend`, `backends` and `gradcheck` are functions here and modules below. Python binds a submodule to its package only
 # when it loads it, so the functions, bound after that, stay; `from pooling.backends import ...` finds the module anyway.
+from pooling.adaptive import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, GlobalLpPool, GlobalMaxPool
 from pooling.backend import Backend, Problem
 from pooling.backends import REGISTRY, backend, backends
 from pooling.errors import DTypeError, GradientError, PoolingError, UnknownBackendError, UnsupportedError
-from pooling.functional import avg_pool, max_pool
+from pooling.functional import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    avg_pool,
+    global_avg_pool,
+    global_lp_pool,
+    global_max_pool,
+    lp_pool,
+    max_pool,
+)
 from pooling.gradcheck import gradcheck
 from pooling.memory import get_buffer_bytes, set_buffer_bytes
-from pooling.operators import AvgPool, MaxPool, Saved
+from pooling.operators import Saved
+from pooling.sliding import AvgPool, LpPool, MaxPool
 from pooling.threads import get_num_threads, set_num_threads
 from pooling.tune import pick
 from pooling.window import Window
@@ -28,10 +39,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "REGISTRY",
+    "AdaptiveAvgPool",
+    "AdaptiveMaxPool",
     "AvgPool",
     "Backend",
     "DTypeError",
+    "GlobalAvgPool",
+    "GlobalLpPool",
+    "GlobalMaxPool",
     "GradientError",
+    "LpPool",
     "MaxPool",
     "PoolingError",
     "Problem",
@@ -39,12 +56,18 @@ __all__ = [
     "UnknownBackendError",
     "UnsupportedError",
     "Window",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
     "avg_pool",
     "backend",
     "backends",
     "get_buffer_bytes",
     "get_num_threads",
+    "global_avg_pool",
+    "global_lp_pool",
+    "global_max_pool",
     "gradcheck",
+    "lp_pool",
     "max_pool",
     "pick",
     "set_buffer_bytes",

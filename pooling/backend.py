@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from pooling.window import Window
 
 Array = NDArray[Any]
-Op = Literal["max", "avg"]
+Op = Literal["max", "avg", "lp"]
 Ties = Literal["first", "last", "split", "all"]
 
 TIES: tuple[Ties, ...] = ("first", "last", "split", "all")
@@ -53,7 +53,7 @@ class Problem:
     Parameters
     ----------
     op
-        "max" or "avg".
+        "max", "avg" or "lp".
     window
         The window, bound to the input's spatial size.
     ties
@@ -62,6 +62,12 @@ class Problem:
         Avg only: divide by the cells of the padded window instead of the real ones.
     divisor_override
         Avg only: divide by this number instead of by any count.
+    p
+        Lp only: the power, inf for the largest magnitude.
+    signed
+        Lp only: sum x ** p instead of abs(x) ** p.
+    scale_partial
+        Lp only: weigh a window's sum as if it had no cell less than the others.
     """
 
     op: Op
@@ -69,10 +75,14 @@ class Problem:
     ties: Ties = "first"
     count_include_pad: bool = True
     divisor_override: int | None = None
+    p: float = 2.0
+    signed: bool = False
+    scale_partial: bool = False
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.op, self.window, self.ties, self.count_include_pad, self.divisor_override))
+        norm = (self.p, self.signed, self.scale_partial)
+        return hash((self.op, self.window, self.ties, self.count_include_pad, self.divisor_override, *norm))
 
     def __hash__(self) -> int:
         """Worked out once: tables are looked up by problem at every call."""
@@ -89,6 +99,12 @@ class Problem:
             counts = counts * np.reshape(axis.counts(self.count_include_pad), along)
         # A window with no cell at all has the sum 0 and shall have the mean 0.
         return np.maximum(counts, 1).astype(dtype)[..., None]
+
+    def weights(self) -> Array:
+        """Lp: what each window's sum is multiplied by, in an array that broadcasts against the output."""
+        if self.scale_partial:
+            return self.window.n_taps / self.divisors(np.float64)
+        return np.ones((1,) * (self.window.ndim + 1))
 
 
 @dataclass(frozen=True)
@@ -129,7 +145,7 @@ class Backend:
     ties
         Tie policies that its max backward implements.
     kinds
-        NumPy dtype kinds that its max forward takes ("f" float, "i" and "u" integers, "b" bool); avg takes only "f".
+        NumPy dtype kinds that its max forward takes ("f" float, "i" and "u" integers, "b" bool); the other ops take only "f".
     limits
         Everything else it can't do: returns the reason, or None.
     keeps_x

@@ -27,8 +27,8 @@ def flat_indices(x: Array, y: Array, taps: Array | None, problem: Problem) -> Ar
     along_axes = np.unravel_index(np.where(nobody, 0, taps), window.kernel_size)
     index = np.zeros(y.shape, np.int64)
     for i, (axis, tap) in enumerate(zip(window.axes, along_axes, strict=True)):
-        starts = np.arange(axis.out) * axis.stride - axis.before
+        starts = axis.table[:, 0] - axis.table[:, 1] * axis.step
         index *= axis.size
-        index += starts.reshape((-1,) + (1,) * (window.ndim - i)) + tap * axis.dilation
+        index += starts.reshape((-1,) + (1,) * (window.ndim - i)) + tap * axis.step
     index[nobody] = -1
     return index

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from pooling.axis import Axis
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.jit import Kernel
 from pooling.memory import empty
@@ -32,7 +33,7 @@ from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.schedule import bands, chain_pixels, first_reached, scan_vectors
 from pooling.taps import lowest, tap_dtype
 from pooling.threads import scratch, share
-from pooling.window import Axis, Window
+from pooling.window import Window
 
 CHUNKS = 4
 """Units of work wanted at least; where items are fewer, their channels are cut."""
@@ -315,6 +316,8 @@ def winning_taps(kept: Kept, problem: Problem, y: Array) -> Array:
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
     if dtype == np.float16:
         return "it has no float16 vectors"
+    if not problem.window.slides:
+        return "regions of uneven sizes have no kernel here"
     if problem.window.ndim > 3:
         return f"its loops are written out for up to 3 spatial dimensions, not {problem.window.ndim}"
     return None

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from pooling.axis import Axis
 from pooling.backend import Array, Problem
-from pooling.window import Axis
 
 (
     SIZE,  # cells read along this axis
@@ -88,7 +88,10 @@ def busy_axes(axes: tuple[Axis, Axis, Axis]) -> tuple[int, ...]:
 
 def axes_of(problem: Problem) -> tuple[Axis, Axis, Axis]:
     """The three axes of a problem of up to three. One window alone has no stride: its cells are then all before the next."""
-    axes = (replace(a, stride=max(a.stride, a.span)) if a.out == 1 else a for a in problem.window.axes)
+    axes = (
+        replace(a, stride=max(a.stride, a.span)) if isinstance(a, Axis) and a.out == 1 else a
+        for a in problem.window.axes
+    )
     d, h, w = (*(POINT,) * (3 - problem.window.ndim), *axes)
     return d, h, w
 
