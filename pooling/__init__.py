@@ -26,13 +26,16 @@ from pooling.functional import (
     global_max_pool,
     lp_pool,
     max_pool,
+    max_unpool,
 )
 from pooling.gradcheck import gradcheck
+from pooling.indices import indices_from_onnx, indices_from_tensorflow, indices_to_onnx, indices_to_tensorflow
 from pooling.memory import get_buffer_bytes, set_buffer_bytes
 from pooling.operators import Saved
 from pooling.sliding import AvgPool, LpPool, MaxPool
 from pooling.threads import get_num_threads, set_num_threads
 from pooling.tune import pick
+from pooling.unpool import MaxUnpool
 from pooling.window import Window
 
 __version__ = "0.1.0"
@@ -50,6 +53,7 @@ __all__ = [
     "GradientError",
     "LpPool",
     "MaxPool",
+    "MaxUnpool",
     "PoolingError",
     "Problem",
     "Saved",
@@ -67,8 +71,13 @@ __all__ = [
     "global_lp_pool",
     "global_max_pool",
     "gradcheck",
+    "indices_from_onnx",
+    "indices_from_tensorflow",
+    "indices_to_onnx",
+    "indices_to_tensorflow",
     "lp_pool",
     "max_pool",
+    "max_unpool",
     "pick",
     "set_buffer_bytes",
     "set_num_threads",

@@ -8,7 +8,7 @@ of a backend each live in one place above them (`operators.py`), and no backend 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pooling.errors import DTypeError, PoolingError
 from pooling.window import Window
 
 Array = NDArray[Any]
@@ -126,6 +127,28 @@ class Describes(Protocol):
     def problem(self, shape: Sequence[int]) -> Problem: ...
 
 
+def as_problem(operator: Any, shape: Any) -> Problem:
+    """What `operator` computes on arrays of `shape`."""
+    if isinstance(operator, Problem):
+        return operator
+    if not callable(getattr(operator, "problem", None)):
+        raise PoolingError(f"operator={operator!r} is none: pass one, such as pooling.MaxPool(2)")
+    if isinstance(shape, str) or not isinstance(shape, Iterable):
+        raise PoolingError(f"shape={shape!r}: give the input's shape, such as (64, 20, 24, 24)")
+    problem: Problem = operator.problem(tuple(shape))
+    return problem
+
+
+def as_dtype(dtype: Any) -> np.dtype[Any]:
+    try:
+        if dtype is not None:  # which NumPy takes for float64
+            known: np.dtype[Any] = np.dtype(dtype)
+            return known
+    except TypeError:
+        pass
+    raise DTypeError(f"dtype={dtype!r}: NumPy knows no such dtype; give one such as 'float32' or x.dtype")
+
+
 def _no_limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
     return None
 
@@ -172,8 +195,7 @@ class Backend:
         >>> pooling.backend("strided_reshape").why_not((1, 1, 8, 8), "float32", pooling.MaxPool(3, stride=2))
         'its windows overlap: writing through a view in which they share cells would lose gradient'
         """
-        problem = operator if isinstance(operator, Problem) else operator.problem(shape)
-        dtype = np.dtype(dtype)
+        problem, dtype = as_problem(operator, shape), as_dtype(dtype)
         if problem.op not in self.ops:
             return f"it has no {problem.op} pooling"
         kinds = self.kinds if problem.op == "max" else "f"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +12,7 @@ from pooling.backend import Array
 from pooling.operators import DataFormat
 from pooling.rules import OutputSize
 from pooling.sliding import AvgPool, LpPool, MaxPool
+from pooling.unpool import MaxUnpool
 from pooling.window import IntOrSeq, Padding
 
 
@@ -206,6 +208,29 @@ def adaptive_avg_pool(
     """
     pool: AdaptiveAvgPool = _operator(AdaptiveAvgPool, output_size, data_format=data_format, backend=backend)
     return pool(x, out=out)
+
+
+def max_unpool(
+    y: Any,
+    indices: Any,
+    kernel_size: IntOrSeq | None = None,
+    stride: IntOrSeq | None = None,
+    padding: IntOrSeq = 0,
+    output_size: Sequence[int] | None = None,
+    *,
+    data_format: DataFormat = "channels_first",
+    out: Array | None = None,
+) -> Array:
+    """Values back to where the maxima lay, and zeros everywhere else; arguments as for :class:`MaxUnpool`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, indices = max_pool(np.array([1, 5, 8, 3, 2]), (2,), return_indices=True)
+    >>> max_unpool(y, indices, output_size=(5,))
+    array([0, 5, 8, 0, 0])
+    """
+    return MaxUnpool(kernel_size, stride, padding, data_format=data_format)(y, indices, output_size, out=out)
 
 
 def _operator(cls: Any, *arguments: Any, **options: Any) -> Any:
