@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,8 @@ class Axis:
     after: int = 0
     dilation: int = 1
     ceil_mode: bool = False
+
+    slides: ClassVar[bool] = True
 
     @property
     def span(self) -> int:
@@ -88,6 +91,10 @@ class Axis:
         stop = np.minimum(self.kernel, (self.size - 1 - start) // self.dilation + 1)
         return np.stack([start + tap * self.dilation, tap, np.maximum(stop - tap, 0)], axis=1, dtype=np.int64)
 
+    def reach(self, first: int, stop: int) -> tuple[int, int]:
+        """Where the windows of outputs `first` to `stop` begin and end, in the padding perhaps."""
+        return first * self.stride - self.before, (stop - 1) * self.stride - self.before + self.span
+
     def runs(self, tap: int) -> list[Run]:
         """As :meth:`cells`, in as many pieces as slices need: here one, or none."""
         outputs, cells = self.cells(tap)
@@ -126,8 +133,9 @@ class Regions:
     starts: tuple[int, ...]
     stops: tuple[int, ...]
 
-    step = 1
-    tiles = False
+    step: ClassVar[int] = 1
+    tiles: ClassVar[bool] = False
+    slides: ClassVar[bool] = False
 
     @property
     def out(self) -> int:
@@ -151,6 +159,9 @@ class Regions:
     def table(self) -> NDArray[np.int64]:
         starts, stops = np.array(self.starts, np.int64), np.array(self.stops, np.int64)
         return np.stack([starts, np.zeros_like(starts), stops - starts], axis=1)
+
+    def reach(self, first: int, stop: int) -> tuple[int, int]:
+        return (self.starts[first], self.stops[stop - 1]) if stop > first else (0, 0)
 
     def counts(self, include_pad: bool) -> list[int]:
         """Cells of each region; there is no padding."""

@@ -92,7 +92,7 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
     if are_tiles(program.axes):
         visit, between = tiles(pool_tiles, program.axes, maximum, in_lanes), 0
     else:
-        counts = tuple(axis.kernel for axis in program.axes)
+        counts = tuple(axis.kernel if axis.slides else 0 for axis in program.axes)
         visit = chain(program, counts, in_lanes, MAX=int(maximum), AFTER=int(not maximum))
         between = 1
     job = forward_planes if in_lanes else forward_channels
@@ -113,7 +113,7 @@ def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[
         return cut(
             (spread_planes if in_lanes else spread_channels).over(visit=visit), program, outer, inner, dtype, 0, True
         )
-    counts = tuple(axis.kernel if axis.stride == 1 else 0 for axis in program.axes)
+    counts = tuple(axis.kernel if axis.slides and axis.stride == 1 else 0 for axis in program.axes)
     visit = chain(program, counts, in_lanes, MAX=0, BEFORE=1)
     return cut((forward_planes if in_lanes else forward_channels).over(visit=visit), program, outer, inner, dtype, 1)
 
@@ -122,6 +122,7 @@ def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[
 def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
     """Each output's gradient to the cell that won."""
     from pooling.simd.passes import scatter_channels, scatter_planes, spread_channels, spread_planes
+    from pooling.simd.regions import scatter_regions, with_starts
     from pooling.simd.tiles import are_tiles, spread_tiles, tiles
 
     program = backward_program(problem, dtype)
@@ -133,6 +134,10 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
         )
     given = forward_program(problem, dtype)
     offsets = tap_offsets(given) * (lanes if in_lanes else inner)
+    if not problem.window.slides:
+        offsets = with_starts(offsets, given)
+        scatter_planes = scatter_planes.over(scatter=scatter_regions)
+        scatter_channels = scatter_channels.over(scatter=scatter_regions)
     if in_lanes:
         job = cut(scatter_planes.over(VECTOR=1), program, outer, inner, dtype, 0)
         _, _, _, rows, where = job.given
@@ -198,7 +203,7 @@ def tap_offsets(program: Program) -> Array:
     d, h, w = program.axes
     offset = np.zeros((), np.int64)
     for axis in (d, h, w):
-        offset = offset[..., None] * axis.size + np.arange(axis.kernel) * axis.dilation
+        offset = offset[..., None] * axis.size + np.arange(axis.kernel) * axis.step
     return offset.reshape(-1)
 
 
@@ -316,8 +321,6 @@ def winning_taps(kept: Kept, problem: Problem, y: Array) -> Array:
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
     if dtype == np.float16:
         return "it has no float16 vectors"
-    if not problem.window.slides:
-        return "regions of uneven sizes have no kernel here"
     if problem.window.ndim > 3:
         return f"its loops are written out for up to 3 spatial dimensions, not {problem.window.ndim}"
     return None
