@@ -17,10 +17,12 @@ from pooling.adaptive import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, Gl
 from pooling.backend import Backend, Problem
 from pooling.backends import REGISTRY, backend, backends
 from pooling.errors import DTypeError, GradientError, PoolingError, UnknownBackendError, UnsupportedError
+from pooling.fractional import FractionalMaxPool
 from pooling.functional import (
     adaptive_avg_pool,
     adaptive_max_pool,
     avg_pool,
+    fractional_max_pool,
     global_avg_pool,
     global_lp_pool,
     global_max_pool,
@@ -47,6 +49,7 @@ __all__ = [
     "AvgPool",
     "Backend",
     "DTypeError",
+    "FractionalMaxPool",
     "GlobalAvgPool",
     "GlobalLpPool",
     "GlobalMaxPool",
@@ -65,6 +68,7 @@ __all__ = [
     "avg_pool",
     "backend",
     "backends",
+    "fractional_max_pool",
     "get_buffer_bytes",
     "get_num_threads",
     "global_avg_pool",

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from numpy.random import Generator
+
 from pooling.adaptive import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, GlobalLpPool, GlobalMaxPool
 from pooling.arrays import as_plain
 from pooling.backend import Array
+from pooling.fractional import FractionalMaxPool, Ratio
 from pooling.operators import DataFormat
 from pooling.rules import OutputSize
 from pooling.sliding import AvgPool, LpPool, MaxPool
@@ -208,6 +211,33 @@ def adaptive_avg_pool(
     """
     pool: AdaptiveAvgPool = _operator(AdaptiveAvgPool, output_size, data_format=data_format, backend=backend)
     return pool(x, out=out)
+
+
+def fractional_max_pool(
+    x: Any,
+    kernel_size: IntOrSeq,
+    output_size: IntOrSeq | None = None,
+    output_ratio: Ratio | None = None,
+    random_samples: Any = None,
+    rng: Generator | int | None = None,
+    *,
+    data_format: DataFormat = "channels_first",
+    return_indices: bool = False,
+    backend: str = "auto",
+    out: Array | None = None,
+) -> Any:
+    """Fractional max pooling of `x`; arguments as for :class:`FractionalMaxPool`, results as of :func:`max_pool`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).random((1, 3, 32, 32))
+    >>> fractional_max_pool(x, 2, output_ratio=0.7, rng=0).shape
+    (1, 3, 22, 22)
+    """
+    size = (kernel_size, output_size, output_ratio, random_samples, rng)
+    pool = FractionalMaxPool(*size, data_format=data_format, backend=backend)
+    return pool.forward_with_indices(x, out=out) if return_indices else pool(x, out=out)
 
 
 def max_unpool(

@@ -38,7 +38,7 @@ MAX_PLANS = 128
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """All that follows from an operator and an array's shape and dtype."""
 
     shape: tuple[int, ...]
@@ -56,7 +56,7 @@ class _Plan:
 class Saved:
     """What a backward pass needs of its forward pass: to be handed on, not changed."""
 
-    plan: _Plan
+    plan: Plan
     kept: Kept
 
     @property
@@ -98,7 +98,7 @@ class Operator:
         self.data_format = data_format
         self.backend = backend_name
         self._of_problem = of_problem
-        self._plans: dict[tuple[tuple[int, ...], np.dtype[Any]], _Plan] = {}
+        self._plans: dict[tuple[tuple[int, ...], np.dtype[Any]], Plan] = {}
 
     def __repr__(self) -> str:
         """The call that makes this operator, without the arguments that are left at their defaults."""
@@ -127,7 +127,7 @@ class Operator:
             )
         return n
 
-    def _plan(self, x: Array) -> _Plan:
+    def _plan(self, x: Array) -> Plan:
         key = (x.shape, x.dtype)
         plan = self._plans.get(key)
         if plan is None:
@@ -136,7 +136,7 @@ class Operator:
             plan = self._plans[key] = self._make_plan(x.shape, x.dtype)
         return plan
 
-    def _make_plan(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Plan:
+    def _make_plan(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Plan:
         problem = _one(self.problem(shape))
         if problem.op != "max" and dtype.kind != "f":
             what = {"avg": "mean", "lp": "norm"}[problem.op]
@@ -152,7 +152,7 @@ class Operator:
         n, window = problem.window.ndim, problem.window
         first = len(shape) - n - self._trailing
         outer, inner = math.prod(shape[:first]), math.prod(shape[first + n :])
-        return _Plan(
+        return Plan(
             shape,
             dtype,
             self.data_format,
@@ -175,14 +175,14 @@ class Operator:
             kept = self._run(plan, x.reshape(plan.canonical), y.reshape(plan.y_canonical), training)
         return x, y, Saved(plan, kept)
 
-    def _run(self, plan: _Plan, x: Array, y: Array, training: bool) -> Kept:
+    def _run(self, plan: Plan, x: Array, y: Array, training: bool) -> Kept:
         """The forward pass of arrays in canonical form."""
         return plan.run.forward(x, plan.problem, y, training)
 
-    def _run_back(self, plan: _Plan, dy: Array, kept: Kept, dx: Array) -> None:
+    def _run_back(self, plan: Plan, dy: Array, kept: Kept, dx: Array) -> None:
         plan.run.backward(dy, kept, plan.problem, dx)
 
-    def _indices(self, plan: _Plan, x: Array, y: Array, kept: Kept) -> Array:
+    def _indices(self, plan: Plan, x: Array, y: Array, kept: Kept) -> Array:
         taps = plan.run.taps(kept, plan.problem, y) if plan.run.taps and kept else None
         return flat_indices(x, y, taps, plan.problem)
 
@@ -261,10 +261,11 @@ class Operator:
             raise PoolingError(f"dy has shape {dy.shape}, but the y of this forward pass has {plan.y_shape}")
         if dy.dtype != plan.dtype:
             raise DTypeError(f"dy has dtype {dy.dtype}, but y has {plan.dtype}: pass dy.astype(np.{plan.dtype})")
+        arrays = [kept for kept in saved.kept if isinstance(kept, np.ndarray)]
         if out is None:
             dx = empty(plan.shape, dy.dtype)
         else:
-            dx = check_out(out, plan.shape, dy.dtype, dy, given, *saved.kept)
+            dx = check_out(out, plan.shape, dy.dtype, dy, given, *arrays)
         if not dy.size:
             dx.fill(0)
         elif dx.size:
