@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from pooling.axis import Axis
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.jit import Kernel
 from pooling.memory import empty
@@ -32,7 +33,7 @@ from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.schedule import bands, chain_pixels, first_reached, scan_vectors
 from pooling.taps import lowest, tap_dtype
 from pooling.threads import scratch, share
-from pooling.window import Axis, Window
+from pooling.window import Window
 
 GATHERED = 9
 """Windows over a cell up to which it asks each of them; beyond, they send their gradients."""
@@ -113,7 +114,7 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
     if are_tiles(program.axes):
         visit, between = tiles(pool_tiles, program.axes, maximum, in_lanes, floats), 0
     else:
-        counts = tuple(axis.kernel for axis in program.axes)
+        counts = tuple(axis.kernel if axis.slides else 0 for axis in program.axes)
         visit = chain(program, counts, in_lanes, maximum and floats, MAX=int(maximum), AFTER=int(not maximum))
         between = 1
     job: Kernel[..., None] = forward_planes if in_lanes else forward_channels
@@ -133,9 +134,9 @@ def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[
     in_lanes = inner == 1
     if are_tiles(program.axes):
         visit = tiles(spread_tiles, program.axes, False, in_lanes)
-        job = spread_planes if in_lanes else spread_channels
-        return cut(job.over(visit=visit), program, outer, inner, dtype, 0, True)
-    counts = tuple(axis.kernel if axis.stride == 1 else 0 for axis in program.axes)
+        spread = spread_planes if in_lanes else spread_channels
+        return cut(spread.over(visit=visit), program, outer, inner, dtype, 0, True)
+    counts = tuple(axis.kernel if axis.slides and axis.stride == 1 else 0 for axis in program.axes)
     visit = chain(program, counts, in_lanes, MAX=0, BEFORE=1)
     job: Kernel[..., None] = forward_planes if in_lanes else forward_channels
     return cut(job.over(visit=visit), program, outer, inner, dtype, 1)
@@ -148,6 +149,7 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
         return rows_job(problem, outer, dtype, True)
     from pooling.simd.gather import gather_channels
     from pooling.simd.passes import scatter_channels, scatter_planes, spread_channels, spread_planes
+    from pooling.simd.regions import scatter_regions, with_starts
     from pooling.simd.tiles import are_tiles, spread_tiles, tiles
 
     program = backward_program(problem, dtype)
@@ -157,11 +159,15 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
         job = spread_planes if in_lanes else spread_channels
         return cut(job.over(visit=visit), program, outer, inner, dtype, 0, True)
     most = [int(table[:, 2].max(initial=0)) for table in program.tables]
-    if not in_lanes and math.prod(most) <= GATHERED:
+    if not in_lanes and problem.window.slides and math.prod(most) <= GATHERED:
         names = {f"MOST_{name}": max(n, 1) for name, n in zip("DHW", most, strict=True)}
         return cut(gather_channels.over(**names), program, outer, inner, dtype, 0)
     given = forward_program(problem, dtype)
     offsets = tap_offsets(given) * (lanes if in_lanes else inner)
+    if not problem.window.slides:
+        offsets = with_starts(offsets, given)
+        scatter_planes = scatter_planes.over(scatter=scatter_regions)
+        scatter_channels = scatter_channels.over(scatter=scatter_regions)
     if in_lanes:
         scattered = cut(scatter_planes.over(VECTOR=1), program, outer, inner, dtype, 0)
         _, _, _, rows, where = scattered.given
@@ -227,7 +233,7 @@ def tap_offsets(program: Program) -> Array:
     d, h, w = program.axes
     offset = np.zeros((), np.int64)
     for axis in (d, h, w):
-        offset = offset[..., None] * axis.size + np.arange(axis.kernel) * axis.dilation
+        offset = offset[..., None] * axis.size + np.arange(axis.kernel) * axis.step
     return offset.reshape(-1)
 
 

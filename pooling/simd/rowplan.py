@@ -51,6 +51,8 @@ class RowPlan:
 
 def rows_fit(problem: Problem, dtype: np.dtype[Any]) -> bool:
     """Whether rows are long enough, and windows small enough, for both passes."""
+    if not problem.window.slides:
+        return False
     program = forward_program(problem, dtype)
     w = program.axes[2]
     vector, longer, _ = wide(max(w.out, 1), dtype)
