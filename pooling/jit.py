@@ -36,7 +36,7 @@ OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cfunc_wrapper": True, "_n
 class Kernel(Generic[P, R]):
     """A function that Numba compiles when it is first called, without the GIL and with IEEE arithmetic."""
 
-    def __init__(self, function: Callable[P, R], inline: bool = False, **bound: Kernel[..., Any] | int) -> None:
+    def __init__(self, function: Callable[P, R], inline: bool | None = None, **bound: Kernel[..., Any] | int) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.inline = inline
@@ -50,7 +50,11 @@ class Kernel(Generic[P, R]):
         For a constant, so that loops over it are unrolled, or for a kernel: a loop, over one or another body. A function
         passed as an argument would do the latter too, but can't be cached on disk.
         """
-        return Kernel(self.function, self.inline, **self.bound, **bound)
+        return type(self)(self.function, self.inline, **self.bound, **bound)
+
+    def apart(self) -> Kernel[P, R]:
+        """This kernel, never inlined: for what is called from several places, seldom, and takes long to compile."""
+        return type(self)(self.function, False, **self.bound)
 
     @property
     def title(self) -> str:
@@ -135,43 +139,96 @@ def _function(kernel: Kernel[..., Any]) -> Any:
     return numba.njit(no_cpython_wrapper=True, **OPTIONS)(_seen(kernel))
 
 
-def _part(kernel: Kernel[..., Any]) -> Any:
-    """The kernel, which returns nothing, as a part of the code of whichever kernel calls it."""
+def _compiled_in(library: Any, context: Any, kernel: Kernel[..., Any], seen: Any, arguments: Any) -> Any:
+    """The kernel, which returns nothing, compiled for these types as a part of the code that is being made."""
     from numba.core import compiler
     from numba.core import types as numba_types
-    from numba.core.extending import intrinsic
 
-    seen = _seen(kernel)
-
-    def make(context: Any, library: Any, arguments: Any) -> Any:
+    made = library.__dict__.setdefault("pooling_parts", {})
+    if (seen, arguments) not in made:
         flags = compiler.Flags()
         flags.error_model = OPTIONS["error_model"]
         flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
         typing = context.typing_context
         result = compiler.compile_internal(typing, context, library, seen, arguments, numba_types.void, flags, {})
+        function = library._final_module.get_function(result.fndesc.llvm_func_name)
         # Where it has been inlined into all its callers it need not be kept.
-        made = library._final_module.get_function(result.fndesc.llvm_func_name)
-        made.linkage = "linkonce_odr"
-        if kernel.inline:
-            made.add_function_attribute("alwaysinline")
-        return result.fndesc
+        function.linkage = "linkonce_odr"
+        if kernel.inline is not None:
+            function.add_function_attribute("alwaysinline" if kernel.inline else "noinline")
+        made[seen, arguments] = result.fndesc
+    return made[seen, arguments]
+
+
+def _part(kernel: Kernel[..., Any]) -> Any:
+    """The kernel, which returns nothing, as a part of the code of whichever kernel calls it."""
+    from numba.core import types as numba_types
+
+    seen = _seen(kernel)
 
     def part(typing: Any, *arguments: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            library = context.active_code_library
-            made = library.__dict__.setdefault("pooling_parts", {})
-            key = seen, signature.args
-            if key not in made:
-                made[key] = make(context, library, signature.args)
-            context.call_internal(builder, made[key], signature, values)
+            made = _compiled_in(context.active_code_library, context, kernel, seen, signature.args)
+            context.call_internal(builder, made, signature, values)
             return context.get_dummy_value()
 
         return numba_types.void(*arguments), codegen
 
-    names = ["typing", *inspect.signature(kernel.function).parameters]
+    return _intrinsic(part, inspect.signature(kernel.function).parameters)
+
+
+class Errand(Kernel[P, R]):
+    """A kernel for another thread to run. In a kernel, calling it does not run it.
+
+    It takes one more argument, before the others: an array of 64-bit integers into which the others are written. What the
+    call gives is the address of a function that takes the address of that array and runs the kernel.
+    """
+
+    def callee(self) -> Any:
+        with _compile_lock:
+            if self._callee is None:
+                self._callee = _errand(self)
+            return self._callee
+
+
+def _errand(kernel: Kernel[..., Any]) -> Any:
+    from llvmlite import ir
+    from numba.core import types as numba_types
+
+    seen = _seen(kernel)
+
+    def errand(typing: Any, block: Any, *arguments: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            kinds = signature.args[1:]
+            made = _compiled_in(context.active_code_library, context, kernel, seen, kinds)
+            struct = ir.LiteralStructType([context.get_value_type(kind) for kind in kinds])
+            array = context.make_array(block)(context, builder, values[0])
+            zero, number = ir.IntType(32)(0), ir.IntType(32)
+            written = builder.bitcast(array.data, struct.as_pointer())
+            for i, value in enumerate(values[1:]):
+                builder.store(value, builder.gep(written, [zero, number(i)]))
+            entry = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
+            function = ir.Function(builder.module, entry, builder.module.get_unique_name("errand"))
+            function.linkage = "internal"
+            inside = ir.IRBuilder(function.append_basic_block())
+            read = inside.bitcast(function.args[0], struct.as_pointer())
+            given = [inside.load(inside.gep(read, [zero, number(i)])) for i in range(len(kinds))]
+            context.call_internal_no_propagate(inside, made, numba_types.void(*kinds), given)
+            inside.ret_void()
+            return builder.ptrtoint(function, context.get_value_type(numba_types.intp))
+
+        return numba_types.intp(block, *arguments), codegen
+
+    return _intrinsic(errand, ["block", *inspect.signature(kernel.function).parameters])
+
+
+def _intrinsic(function: Any, names: Any) -> Any:
+    """Numba's `intrinsic` of a function whose arguments have these names, after `typing`."""
+    from numba.core.extending import intrinsic
+
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    part.__signature__ = inspect.Signature([inspect.Parameter(name, positional) for name in names])  # type: ignore[attr-defined]
-    return intrinsic(part)
+    function.__signature__ = inspect.Signature([inspect.Parameter(name, positional) for name in ["typing", *names]])
+    return intrinsic(function)
 
 
 def _cache_in(folder: Path, function: Callable[..., Any], function_cache: Any) -> Any:

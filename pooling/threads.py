@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock, Thread, local
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,23 @@ RANGE = 1 << 17
 RANGES = 4
 """Ranges for each thread at most. With 1, a helper that was late made everybody wait: 1.6 times as long at 800 KB."""
 
-NEXT, DONE = 0, 8
-"""Where in the tickets is counted what has been drawn, and what is done: two cache lines."""
+ALONE = 1 << 17
+"""Bytes moved up to which compiled work stays on the caller's thread although a helper is waiting for it."""
+
+WAKEN = 1 << 19
+"""Bytes moved from which helpers are woken for compiled work: too late for this call perhaps, but in time for the next."""
+
+NEXT, DONE, WHO = 0, 8, 16
+"""Where in the tickets is counted what has been drawn, what is done, and who takes part: a cache line each."""
+
+NUMBER, LETTER, INSIDE, WAITING, ADDRESS, ARGUMENTS, BOX = 0, 8, 16, 24, 32, 40, 512
+"""Where what is in a letter box (`simd/tickets.py`), and how long it is."""
 
 _lock = Lock()
 _crew: _Crew | None = None
 _threads: int | None = None
 _worker = local()
+_NO_BOX = np.zeros(BOX, np.int64)
 
 
 class _Job:
@@ -90,6 +101,8 @@ class _Crew:
 
     def __init__(self, n: int) -> None:
         self.n = n
+        self.box = np.zeros(BOX, np.int64)
+        self.writing = Lock()  # who has it may use the letter box
         self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
         for _ in range(n):
             Thread(target=self._serve, name="pooling", daemon=True).start()
@@ -165,29 +178,61 @@ def split(work: Work, n: int, nbytes: int) -> None:
         raise job.error
 
 
-def share(take: Callable[[Array, int], None], n: int, nbytes: int) -> None:
+def share(
+    take: Callable[[Array, int, int, Array], None], n: int, nbytes: int, attend: Callable[[Array], None] | None = None
+) -> None:
     """As :func:`split`, for compiled work that draws its ranges itself.
 
     Parameters
     ----------
     take
-        Called with the tickets and how many units to draw at a time: does units until NEXT has counted all `n`, and counts in
-        DONE those that are done.
+        Called with the tickets, how many units to draw at a time, how many threads may be at it by way of the letter box, and
+        that box: does units until NEXT has counted all `n`, and counts in DONE those that are done.
+    attend
+        What helpers do that wait for letters in a box.
     """
-    tickets = np.zeros(2 * DONE, np.int64)
-    threads = min(n, get_num_threads()) if nbytes > SMALL_COMPILED else 1
+    tickets = np.zeros(3 * DONE, np.int64)
+    threads = min(n, get_num_threads()) if nbytes > ALONE else 1
+    # A helper that shares again would wait for threads that wait for it.
     if threads <= 1 or getattr(_worker, "busy", False):
-        take(tickets, n)
+        take(tickets, n, 1, _NO_BOX)
         return
     grain = -(-n // parts_of(n, threads, nbytes))
-    job = _Job(lambda: take(tickets, grain))
+    crew = _get_crew(threads - 1)
+    if attend is not None and crew.writing.acquire(blocking=False):
+        try:
+            if _attended(crew, attend, threads - 1, nbytes):
+                try:
+                    take(tickets, grain, threads, crew.box)
+                finally:
+                    while crew.box[INSIDE]:  # the arrays must not be handed back while a thread still writes to them
+                        sleep(0)
+            else:
+                take(tickets, n, 1, _NO_BOX)
+        finally:
+            crew.writing.release()
+        return
+    if nbytes <= SMALL_COMPILED:
+        take(tickets, n, 1, _NO_BOX)
+        return
+    job = _Job(lambda: take(tickets, grain, 1, _NO_BOX))
     _call(job, threads - 1)
     try:
-        take(tickets, grain)
+        take(tickets, grain, 1, _NO_BOX)
     finally:
         job.close(wait=bool(tickets[DONE] < n))  # when all is done, nobody touches the arrays any more
     if job.error is not None and tickets[DONE] < n:  # a helper that failed before it drew a ticket is no loss
         raise job.error
+
+
+def _attended(crew: _Crew, attend: Callable[[Array], None], helpers: int, nbytes: int) -> bool:
+    """Whether a letter is worth while: helpers wait for one, or are woken."""
+    waiting = int(crew.box[WAITING])
+    if waiting < helpers and nbytes > WAKEN:
+        for _ in range(helpers - waiting):
+            crew.jobs.put(_Job(lambda: attend(crew.box)))
+        return True
+    return waiting > 0
 
 
 def parts_of(n: int, threads: int, nbytes: int) -> int:

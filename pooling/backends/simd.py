@@ -28,7 +28,7 @@ import numpy as np
 from pooling.axis import Axis
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.jit import Kernel
-from pooling.memory import empty
+from pooling.memory import ALIGNMENT, empty
 from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.schedule import bands, chain_pixels, first_reached, scan_vectors
 from pooling.taps import lowest, tap_dtype
@@ -68,12 +68,21 @@ class Job:
         a, b = source.reshape(-1), target.reshape(-1)
         won = None if taps is None else taps.reshape(-1)
 
-        def take(tickets: Array, grain: int) -> None:
-            values = scratch(self.elements, b.dtype, 0)
-            numbers = None if won is None else scratch(self.tap_elements, won.dtype, 1)
-            self.kernel(tickets, self.units, grain, a, b, won, *self.given, values, numbers)
+        def take(tickets: Array, grain: int, most: int, box: Array) -> None:
+            v = scratch(self.elements * most, b.dtype, 0)
+            t = None if won is None else scratch(self.tap_elements * most, won.dtype, 1)
+            sizes = self.elements, self.tap_elements
+            self.kernel(box, tickets, self.units, grain, most, *sizes, v, t, a, b, won, *self.given)
 
-        share(take, self.units, max(a.nbytes, b.nbytes))
+        share(take, self.units, max(a.nbytes, b.nbytes), helper())
+
+
+@cache
+def helper() -> Any:
+    """What helpers do while they wait for work."""
+    from pooling.simd.tickets import attend
+
+    return attend.compiled()
 
 
 @cache
@@ -97,7 +106,7 @@ def rows_job(problem: Problem, outer: int, dtype: np.dtype[Any], back: bool) -> 
     from pooling.simd.rowplan import backward_plan, forward_plan
 
     plan = (backward_plan if back else forward_plan)(problem, outer, dtype)
-    return Job(shared(plan.kernel), plan.given, plan.units, plan.elements, plan.tap_elements)
+    return Job(shared(plan.kernel), plan.given, plan.units, in_lines(plan.elements), in_lines(plan.tap_elements))
 
 
 @lru_cache(maxsize=512)
@@ -111,11 +120,14 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
 
     program = forward_program(problem, dtype)
     in_lanes, maximum, floats = inner == 1, problem.op == "max", dtype.kind == "f"
+    last = maximum and problem.ties == "last"
     if are_tiles(program.axes):
-        visit, between = tiles(pool_tiles, program.axes, maximum, in_lanes, floats), 0
+        visit, between = tiles(pool_tiles, program.axes, maximum, in_lanes, floats, last), 0
     else:
         counts = tuple(axis.kernel if axis.slides else 0 for axis in program.axes)
-        visit = chain(program, counts, in_lanes, maximum and floats, MAX=int(maximum), AFTER=int(not maximum))
+        visit = chain(
+            program, counts, in_lanes, maximum and floats, MAX=int(maximum), LAST=int(last), AFTER=int(not maximum)
+        )
         between = 1
     job: Kernel[..., None] = forward_planes if in_lanes else forward_channels
     return cut(job.over(visit=visit), program, outer, inner, dtype, between)
@@ -177,7 +189,13 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
         chunk = -(-chunk // (2 * lanes)) * lanes
     where = (given.band_axis, given.slab, given.out_slab, *given.where[3:], chunk)
     units = outer * -(-inner // chunk)
-    return Job(shared(scatter_channels), (inner, given.g, offsets, first_reached(given), where), units, lanes, 1)
+    return Job(
+        shared(scatter_channels),
+        (inner, given.g, offsets, first_reached(given), where),
+        units,
+        in_lines(lanes),
+        in_lines(1),
+    )
 
 
 def cut(
@@ -218,14 +236,19 @@ def cut(
     )
     units = (-(-outer // lanes) if inner == 1 else outer) * len(rows)
     given = (outer if inner == 1 else inner, program.g, program.factors, rows, program.where)
-    return Job(shared(kernel), given, units, max(most, lanes), max(most_taps, lanes))
+    return Job(shared(kernel), given, units, in_lines(max(most, lanes)), in_lines(max(most_taps, lanes)))
+
+
+def in_lines(n: int) -> int:
+    """At least `n` elements that fill cache lines: each thread's share of a buffer begins with one."""
+    return -(-n // ALIGNMENT) * ALIGNMENT
 
 
 def shared(kernel: Kernel[..., None]) -> Any:
     """A pass as something that several threads draw their units from, in the form that is called fastest."""
     from pooling.simd.tickets import draw
 
-    return draw.over(body=kernel).compiled()
+    return draw.over(body=kernel.apart()).compiled()
 
 
 def tap_offsets(program: Program) -> Array:

@@ -25,6 +25,7 @@ MAX = 1  # or 0: the sum
 COUNT = 0  # cells of a full window, which are then unrolled; 0: any number
 TAPPED = 0  # whether the source has taps of its own, of an axis after this one
 VECTOR = 0  # whether a run is one vector
+LAST = 0  # whether windows are walked back, so that the last of tied cells wins
 CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed, and `careful` does it again
 BEFORE, AFTER = 0, 0  # whether sums are scaled by the factors of their sources (backward) or of their results (forward)
 
@@ -61,7 +62,7 @@ def fold(
         for k in range(1, count):
             value = load(x, s + k * by + c)
             if MAX:
-                greater = beats(value, best) if CAREFUL else value > best
+                greater = beats(value, best, LAST) if CAREFUL else value > best
                 total = total + value
                 best = select(greater, value, best)
                 if won is not None:
@@ -175,12 +176,12 @@ def scan_windows(
                 if MAX:
                     if not opens:
                         if backwards:  # the new cell comes before the best so far, and keeps what is not beaten
-                            later = beats(best, value)
+                            later = beats(best, value, LAST)
                             value = select(later, best, value)
                             if won is not None:
                                 number = select(later, winner, number)
                         else:
-                            stays = beats(value, best)
+                            stays = beats(value, best, LAST)
                             value = select(stays, value, best)
                             if won is not None:
                                 number = select(stays, number, winner)
@@ -203,7 +204,7 @@ def scan_windows(
             if not one_block:
                 value = load(v, v0 + end * lanes)
                 if MAX:
-                    later = beats(value, best)
+                    later = beats(value, best, LAST)
                     best = select(later, value, best)
                     if won is not None:
                         winner = select(later, load_like(t, t0 + end * lanes, best), winner)

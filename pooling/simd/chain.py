@@ -167,7 +167,7 @@ def chain(
     floats
         Whether NaNs are possible: maxima are then taken without minding them, and where one is noticed once more.
     bound
-        Of MAX, BEFORE and AFTER what isn't as in `axis.py`.
+        Of MAX, LAST, BEFORE and AFTER what isn't as in `axis.py`.
     """
     names: dict[str, Any] = {}
     for i, axis in enumerate(program.passes, start=1):

@@ -93,7 +93,7 @@ def pool_run(
                     if i + j + step > 0:
                         value = picked(cells, corner + sign * step)
                         if MAX:
-                            greater = beats(value, best) if CAREFUL else value > best
+                            greater = beats(value, best, LAST) if CAREFUL else value > best
                             total = total + value
                             best = select(greater, value, best)
                             if won is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pooling.jit import Kernel, kernel
-from pooling.simd.program import FACTOR, FIELDS, KERNEL, SIZE, STRIDE, TAP_STEP
+from pooling.simd.program import FACTOR, FIELDS, KERNEL, SIZE, STRIDE
 from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, width
 
 UNROLLED = 16
@@ -19,6 +19,7 @@ K_D, K_H, K_W = 0, 0, 0
 S_D, S_H, S_W = 0, 0, 0
 MAX = 1  # or 0: the mean
 VECTOR = 0  # whether a pixel is one vector
+LAST = 0  # whether windows are walked back, so that the last of tied cells wins
 CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed, and `careful` does it again
 
 
@@ -44,11 +45,9 @@ def pool_tiles(
     h_by = box[11] * pixel
     d_by = box[10] * h_by
     suspect = load(x, x0) != load(x, x0)
-    # With ties="last" a window is walked from its last cell back.
-    back = g[2 * FIELDS + TAP_STEP] < 0
-    sign = -1 if back else 1
-    last_tap = k_d * k_h * k_w - 1 if back else 0
-    corner = (k_d - 1) * d_by + (k_h - 1) * h_by + (k_w - 1) * pixel if back else 0
+    sign = -1 if LAST else 1
+    last_tap = k_d * k_h * k_w - 1 if LAST else 0
+    corner = (k_d - 1) * d_by + (k_h - 1) * h_by + (k_w - 1) * pixel if LAST else 0
     q = 0
     for d in range(box[0], box[1]):
         for h in range(box[2], box[3]):
@@ -73,7 +72,7 @@ def pool_tiles(
                                 if i + j + k > 0:
                                     value = load(x, cell + sign * (i * d_by + j * h_by + k * pixel))
                                     if MAX:
-                                        greater = beats(value, best) if CAREFUL else value > best
+                                        greater = beats(value, best, LAST) if CAREFUL else value > best
                                         total = total + value
                                         best = select(greater, value, best)
                                         if won is not None:
@@ -146,14 +145,19 @@ def spread_tiles(
             p += rest
 
 
-def tiles(kind: Kernel[..., Any], axes: Any, maximum: bool, in_lanes: bool, floats: bool = False) -> Kernel[..., Any]:
-    """One of the kernels above, made for these axes if their window is small; `floats`: NaNs are possible."""
-    names: dict[str, Any] = {"MAX": int(maximum), "VECTOR": int(in_lanes)}
+def tiles(
+    kind: Kernel[..., Any], axes: Any, maximum: bool, in_lanes: bool, floats: bool = False, last: bool = False
+) -> Kernel[..., Any]:
+    """One of the kernels above, made for these axes if their window is small.
+
+    `floats`: NaNs are possible; `last`: the last of tied cells wins.
+    """
+    names: dict[str, Any] = {"MAX": int(maximum), "VECTOR": int(in_lanes), "LAST": int(last)}
     if axes[0].kernel * axes[1].kernel * axes[2].kernel <= UNROLLED:
         for name, axis in zip("DHW", axes, strict=True):
             names |= {f"K_{name}": axis.kernel, f"S_{name}": axis.stride}
     if maximum and floats:
-        names |= {"CAREFUL": 0, "careful": kind.over(MAX=1, VECTOR=int(in_lanes), CAREFUL=1, careful=nothing)}
+        names |= {"CAREFUL": 0, "careful": kind.over(**names | {"CAREFUL": 1, "careful": nothing})}
     return kind.over(**names)
 
 

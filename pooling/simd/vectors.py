@@ -160,18 +160,26 @@ def select(typing: Any, mask: Any, yes: Any, no: Any) -> Any:
     return yes(mask, yes, no), codegen
 
 
-@intrinsic
-def beats(typing: Any, value: Any, best: Any) -> Any:
-    """A mask of the lanes where `value` takes the place of `best`: it is greater, or the first NaN."""
+@intrinsic(prefer_literal=True)
+def beats(typing: Any, value: Any, best: Any, back: Any) -> Any:
+    """A mask of the lanes where `value` takes the place of `best`: it is greater, or the first NaN of the window.
+
+    With `back`, a constant, windows are walked from their last cell: the first NaN is the one that comes last.
+    """
+    if not isinstance(back, types.IntegerLiteral):
+        return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value_, best_ = args[:2]
         if not isinstance(value.element, types.Float):
             greater = builder.icmp_signed if getattr(value.element, "signed", False) else builder.icmp_unsigned
-            return greater(">", *args)
+            return greater(">", value_, best_)
+        if back.literal_value:
+            return builder.or_(builder.fcmp_ordered(">", value_, best_), builder.fcmp_unordered("uno", value_, value_))
         # "Not less or equal" holds for any NaN; two comparisons, where spelling the rule out takes three.
-        return builder.and_(builder.fcmp_unordered(">", *args), builder.fcmp_ordered("ord", args[1], args[1]))
+        return builder.and_(builder.fcmp_unordered(">", value_, best_), builder.fcmp_ordered("ord", best_, best_))
 
-    return value.mask()(value, best), codegen
+    return value.mask()(value, best, back), codegen
 
 
 @intrinsic
