@@ -202,6 +202,7 @@ def _errand(kernel: Kernel[..., Any]) -> Any:
             kinds = signature.args[1:]
             made = _compiled_in(context.active_code_library, context, kernel, seen, kinds)
             struct = ir.LiteralStructType([context.get_value_type(kind) for kind in kinds])
+            assert context.get_abi_sizeof(struct) <= 2048, "the arguments do not fit the room for them"
             array = context.make_array(block)(context, builder, values[0])
             zero, number = ir.IntType(32)(0), ir.IntType(32)
             written = builder.bitcast(array.data, struct.as_pointer())

@@ -44,10 +44,10 @@ ALONE = 1 << 17
 WAKEN = 1 << 19
 """Bytes moved from which helpers are woken for compiled work: too late for this call perhaps, but in time for the next."""
 
-NEXT, DONE, WHO = 0, 8, 16
-"""Where in the tickets is counted what has been drawn, what is done, and who takes part: a cache line each."""
+NEXT, DONE, WHO, ARGUMENTS, TICKETS = 0, 8, 16, 24, 280
+"""Where in the tickets is counted what has been drawn, what is done, and who takes part, a cache line each; then room."""
 
-NUMBER, LETTER, INSIDE, WAITING, ADDRESS, ARGUMENTS, BOX = 0, 8, 16, 24, 32, 40, 512
+NUMBER, LETTER, INSIDE, WAITING, FUNCTION, WITH, BOX = 0, 8, 16, 24, 32, 33, 40
 """Where what is in a letter box (`simd/tickets.py`), and how long it is."""
 
 _lock = Lock()
@@ -191,7 +191,7 @@ def share(
     attend
         What helpers do that wait for letters in a box.
     """
-    tickets = np.zeros(3 * DONE, np.int64)
+    tickets = np.zeros(TICKETS, np.int64)
     threads = min(n, get_num_threads()) if nbytes > ALONE else 1
     # A helper that shares again would wait for threads that wait for it.
     if threads <= 1 or getattr(_worker, "busy", False):

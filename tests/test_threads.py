@@ -276,7 +276,7 @@ def test_a_helper_that_fails_in_the_middle_is_told() -> None:
         assert failed.wait(30), "no helper came"
 
     with pytest.raises(MemoryError, match="no room"):
-        threads.share(lambda tickets, grain: draw_in_python(tickets, 8, grain, body), 8, 1 << 24)
+        threads.share(lambda tickets, grain, *_: draw_in_python(tickets, 8, grain, body), 8, 1 << 24)
 
 
 def test_a_call_that_is_done_lets_go_of_its_arrays() -> None:
@@ -296,7 +296,7 @@ def test_a_call_that_is_done_lets_go_of_its_arrays() -> None:
     alive = weakref.ref(x)
     try:
         threads.split(lambda start, stop, x=x: x[start:stop].fill(1), 1000, 1 << 24)  # type: ignore[misc]
-        threads.share(lambda tickets, grain, x=x: draw_in_python(tickets, 8, grain, x.sum), 8, 1 << 24)  # type: ignore[misc]
+        threads.share(lambda tickets, grain, *_, x=x: draw_in_python(tickets, 8, grain, x.sum), 8, 1 << 24)  # type: ignore[misc]
         del x
         assert alive() is None
     finally:

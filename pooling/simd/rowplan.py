@@ -12,7 +12,7 @@ import numpy as np
 from pooling.backend import Problem
 from pooling.jit import Kernel
 from pooling.simd.program import Program, backward_program, forward_program
-from pooling.simd.rows import careful_run, forward_rows, nothing, pool_row
+from pooling.simd.rows import careful_run, forward_rows, nothing
 from pooling.simd.rows_back import exact_row, spread_rows
 from pooling.simd.schedule import bands
 from pooling.simd.tiles import are_tiles
@@ -94,17 +94,9 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> RowPlan:
     pitch = left + w.size + right
     over, longer, fills = wide(w.out, dtype)
     last = problem.op == "max" and problem.ties == "last"
-    kernel = forward_rows.over(
-        **constants(problem, program),
-        BEFORE=w.before,
-        LAST=int(last),
-        LANES=over,
-        OVER=longer,
-        CAREFUL=0 if dtype.kind == "f" else 1,
-        careful=careful_run.over(CAREFUL=1, careful=nothing, LANES=fills, OVER=0),
-        odd_row=pool_row.over(CAREFUL=1, careful=nothing, LANES=fills, OVER=0),
-        MARGINS=int(margins),
-    )
+    names = constants(problem, program) | {"BEFORE": w.before, "LAST": int(last), "MARGINS": int(margins)}
+    careful = careful_run.over(**names, LANES=fills, OVER=0, CAREFUL=1, careful=nothing)
+    kernel = forward_rows.over(**names, LANES=over, OVER=longer, CAREFUL=int(dtype.kind != "f"), careful=careful)
     edge = lowest(dtype) if problem.op == "max" else dtype.type(0)
 
     def copied(cells: int) -> int:

@@ -118,7 +118,7 @@ def careful_run(
     x: Any, at: int, line: int, plane: int, y: Any, q: int, won: Any, t: int, n: int, first: int, n_d: int, n_h: int,
     taps: Any, factors: Any, f: int, factor: Any,
 ) -> None:  # fmt: skip
-    """The same, not inlined, for the runs that need it."""
+    """The same, not inlined, for any window, with NaNs, and in vectors that do not overrun their row."""
     pool_run(x, at, line, plane, y, q, won, t, n, first, n_d, n_h, taps, factors, f, factor)
 
 
@@ -136,13 +136,10 @@ def pool_row(
     if n_d * n_h > 0:
         at = x0 + g[d_row] * plane + g[h_row] * line
         first = g[d_row + 1] + g[h_row + 1] + (K_W - 1 if LAST else 0)
-        pool_run(x, at, line, plane, y, q, won, t, n, first, n_d, n_h, taps, factors, f, factor)
+        careful(x, at, line, plane, y, q, won, t, n, first, n_d, n_h, taps, factors, f, factor)
     else:  # padding alone
         for i in range(n):
             y[np.uintp(q + i)] = 0
-
-
-odd_row: Any = pool_row  # for rows that a vector longer than they are must not overrun
 
 
 @inlined
@@ -185,7 +182,7 @@ def pool_band(
                     factor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
                 pool_run(x, at, line, plane, y, q, won, t, n, first, K_D, K_H, taps, factors, f, factor)
             else:
-                odd_row(x, x0, line, plane, y, q, won, t, d, h, g, taps, factors)
+                pool_row(x, x0, line, plane, y, q, won, t, d, h, g, taps, factors)
             q += n
             t += n
 
