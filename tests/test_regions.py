@@ -149,7 +149,7 @@ def check(problem: tuple[Array, Window, Any], names: tuple[str, ...], policies: 
                 assert np.array_equal(pool.forward_with_indices(x)[1], exact.forward_with_indices(x)[1]), name
             if dx is not None and ties == "first":
                 small = tame(x)
-                close = {"rtol": 4e-3 if x.itemsize == 2 else 3e-6, "atol": 1e-2 if x.itemsize == 2 else 3e-5}
+                close: Any = {"rtol": 4e-3 if x.itemsize == 2 else 3e-6, "atol": 1e-2 if x.itemsize == 2 else 3e-5}
                 z, kept = mean.forward(small)
                 exact_z, exact_kept = exact_mean.forward(small)
                 np.testing.assert_allclose(z, exact_z, equal_nan=True, err_msg=name, **close)

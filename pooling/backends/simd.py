@@ -225,7 +225,10 @@ def cut(
             chain_pixels(program, cells, results) * pixel + scan_vectors(program) * lanes if between else 0
         )
 
-    rows = bands(program, lambda cells, results: elements(cells, results) * dtype.itemsize, whole_strides)
+    def moved(cells: int, results: int) -> int:
+        return 0 if inner == 1 else max(cells * program.slab, results * program.out_slab) * inner
+
+    rows = bands(program, lambda c, r: max(elements(c, r), moved(c, r)) * dtype.itemsize, whole_strides)
     # What cells reach may be wider than the band itself; a scatter needs room for all of it.
     most = max(
         elements(high - low, stop - first) + max(reach_high - reach_low - stop + first, 0) * program.out_slab * lanes

@@ -119,7 +119,7 @@ def take_turns(
         start = fetch_add(tickets, NEXT, grain)
 
 
-errand = Errand(take_turns)
+errand: Any = Errand(take_turns)
 
 
 @kernel
