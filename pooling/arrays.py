@@ -14,7 +14,10 @@ def as_array(name: str, value: Any) -> Array:
     """`value` as a C-contiguous and aligned array of a dtype that pooling knows; a copy only if it is not one already."""
     if isinstance(value, np.ma.MaskedArray):
         raise DTypeError(f"{name} is a masked array, whose mask pooling would ignore: pass {name}.filled(value)")
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PoolingError(f"{name} is no array: {error}; pass one, or lists of equal lengths") from None
     if array.dtype.char not in DTYPES:
         raise DTypeError(
             f"{name} has dtype {array.dtype}: pooling takes bool, integers, float16, float32 and float64; "

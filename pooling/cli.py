@@ -18,7 +18,8 @@ from typer.exceptions import TyperException
 
 import pooling
 from pooling.backend import Op, Ties
-from pooling.operators import AvgPool, DataFormat, MaxPool
+from pooling.operators import DataFormat
+from pooling.sliding import AvgPool, MaxPool
 
 WINDOWS: dict[str, dict[str, Any]] = {
     "2x2": {"kernel_size": 2},

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from numpy.typing import DTypeLike
 
-from pooling.backend import Describes, Problem
+from pooling.backend import Describes, Problem, as_dtype, as_problem
 from pooling.backends import REGISTRY
 from pooling.errors import UnsupportedError
 
@@ -30,7 +30,7 @@ def pick(shape: Sequence[int], dtype: DTypeLike, operator: Describes | Problem) 
     >>> pick((64, 20, 24, 24), "float32", pooling.MaxPool(2)) in pooling.backends()
     True
     """
-    problem = operator if isinstance(operator, Problem) else operator.problem(shape)
+    problem, dtype = as_problem(operator, shape), as_dtype(dtype)
     reasons = []
     for name in PREFERENCE:
         reason = REGISTRY[name].why_not(shape, dtype, problem)

@@ -69,8 +69,7 @@ OF_MAX: dict[str, tuple[dict[str, Any], str]] = {
     "no ties": ({"ties": None}, r"ties=None: it must be one of 'first'"),
 }
 OF_AVG: dict[str, tuple[dict[str, Any], str]] = {
-    "divisor 0": ({"divisor_override": 0}, r"divisor_override=0: 0 is too small, it must be at least 1"),
-    "negative divisor": ({"divisor_override": -3}, r"divisor_override=-3: -3 is too small"),
+    "divisor 0": ({"divisor_override": 0}, r"divisor_override=0: nothing can be divided by it; give another int"),
     "float divisor": ({"divisor_override": 2.5}, r"divisor_override=2\.5: 2\.5 is not an int"),
     "bool divisor": ({"divisor_override": True}, r"divisor_override=True: True is not an int"),
     "count_include_pad": ({"count_include_pad": "no"}, r"count_include_pad='no': it must be True or False"),

@@ -21,7 +21,7 @@ def walked(x: Array, window: Window, ties: str) -> Array:
     for plane, out in itertools.product(range(len(x)), itertools.product(*map(range, window.output_size))):
         along = [
             [o * axis.stride + k * axis.dilation - axis.before for k in range(axis.kernel)]
-            for axis, o in zip(window.axes, out, strict=True)
+            for axis, o in zip(window.affine, out, strict=True)
         ]
         best: Any = None
         for cell in itertools.product(*along):
@@ -29,7 +29,7 @@ def walked(x: Array, window: Window, ties: str) -> Array:
                 value = x[(plane, *cell)]
                 nan = np.isnan(value)
                 better = best is None or (nan and not np.isnan(best)) or value > best
-                if better or (ties == "last" and (value == best or nan)):
+                if better or (ties == "last" and value == best):
                     best = value
                     found[(plane, *out)] = np.ravel_multi_index(cell, window.input_size)
     return found
