@@ -34,16 +34,34 @@ def window(attributes: Attributes) -> dict[str, Any]:
 
 def max_pool(attributes: Attributes, x: Array, *, backend: str) -> list[Array]:
     y, indices = pooling.max_pool(x, **window(attributes), return_indices=True, backend=backend)
-    size = x.shape[2:]
-    along = np.unravel_index(indices, size)
-    flat = np.ravel_multi_index(along, size, order="F" if attributes.get("storage_order", 0) else "C")
-    planes = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *[1] * len(size))
-    return [y, flat + planes * np.prod(size)]  # ONNX counts through the whole tensor
+    return [y, pooling.indices_to_onnx(indices, x.shape, attributes.get("storage_order", 0))]
 
 
 def average_pool(attributes: Attributes, x: Array, *, backend: str) -> list[Array]:
     include = bool(attributes.get("count_include_pad", 0))
     return [pooling.avg_pool(x, **window(attributes), count_include_pad=include, backend=backend)]
+
+
+def lp_pool(attributes: Attributes, x: Array, *, backend: str) -> list[Array]:
+    return [pooling.lp_pool(x, p=attributes.get("p", 2), **window(attributes), backend=backend)]
+
+
+def global_max_pool(attributes: Attributes, x: Array, *, backend: str) -> list[Array]:
+    return [pooling.global_max_pool(x, backend=backend)]
+
+
+def global_average_pool(attributes: Attributes, x: Array, *, backend: str) -> list[Array]:
+    return [pooling.global_avg_pool(x, backend=backend)]
+
+
+def max_unpool(attributes: Attributes, y: Array, indices: Array, *wanted: Array, backend: str) -> list[Array]:
+    """ONNX's indices are those of the size that the window gives, also where a larger one is wanted."""
+    kernel, stride = (np.array(attributes[name]) for name in ("kernel_shape", "strides"))
+    shape = (*y.shape[:2], *((np.array(y.shape[2:]) - 1) * stride + kernel))
+    x = pooling.max_unpool(y, pooling.indices_from_onnx(indices, shape), tuple(kernel), tuple(stride))
+    if wanted:
+        x = np.pad(x, [(0, large - small) for small, large in zip(shape, wanted[0], strict=True)])
+    return [x]
 
 
 def squeeze(attributes: Attributes, x: Array, *, backend: str) -> list[Array]:
@@ -54,7 +72,14 @@ def unsqueeze(attributes: Attributes, x: Array, *, backend: str) -> list[Array]:
     return [np.expand_dims(x, tuple(attributes["axes"]))]
 
 
-POOLING: dict[str, Callable[..., list[Array]]] = {"MaxPool": max_pool, "AveragePool": average_pool}
+POOLING: dict[str, Callable[..., list[Array]]] = {
+    "MaxPool": max_pool,
+    "AveragePool": average_pool,
+    "LpPool": lp_pool,
+    "GlobalMaxPool": global_max_pool,
+    "GlobalAveragePool": global_average_pool,
+    "MaxUnpool": max_unpool,
+}
 OTHERS: dict[str, Callable[..., list[Array]]] = {"Squeeze": squeeze, "Unsqueeze": unsqueeze}
 """What ONNX's exporters put around a pooling over one dimension."""
 

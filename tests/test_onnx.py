@@ -19,8 +19,6 @@ BACKENDS = ("auto", "strided_slices", "numba_loops")
 KINDS = ("node", "pytorch-converted", "pytorch-operator")
 """Where ONNX keeps tests of single operators; its other kinds are whole networks."""
 
-NOT_YET = {"LpPool", "GlobalMaxPool", "GlobalAveragePool", "MaxUnpool"}
-
 pytestmark = pytest.mark.filterwarnings("ignore")  # making ONNX's cases, of all operators, divides by zero and more
 
 Case = tuple[str, Any, list[tuple[list[Array], list[Array]]], float, float]
@@ -65,5 +63,5 @@ def test_every_case_of(op: str, cases: list[Case], subtests: pytest.Subtests) ->
 
 def test_no_pooling_is_left_out(cases: list[Case]) -> None:
     pools = {op for _, model, *_ in cases for op in onnx_adapter.operators(model) if "ool" in op}
-    assert pools - NOT_YET == set(POOLING)
+    assert pools == set(POOLING)
     assert len(cases) >= 65, "ONNX 1.23 ships so many"
