@@ -183,7 +183,8 @@ class Operator:
         plan.run.backward(dy, kept, plan.problem, dx)
 
     def _indices(self, plan: Plan, x: Array, y: Array, kept: Kept) -> Array:
-        taps = plan.run.taps(kept, plan.problem, y) if plan.run.taps and kept else None
+        alone = plan.problem.ties in ("first", "last")  # else what is kept tells of several winners
+        taps = plan.run.taps(kept, plan.problem, y) if alone and plan.run.taps and kept else None
         return flat_indices(x, y, taps, plan.problem)
 
     def __call__(self, x: Any, *, out: Array | None = None) -> Array:

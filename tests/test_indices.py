@@ -68,6 +68,14 @@ def test_values_lie_where_the_indices_point(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", pooling.backends())
+def test_whoever_shares_the_gradient_the_index_is_the_first(name: str) -> None:
+    x = np.array([[1, 3, 3, 2]], np.float32)[None]
+    for ties in pooling.backend(name).ties:
+        y, indices = pooling.MaxPool(4, ties=ties, backend=name).forward_with_indices(x)
+        assert (y.item(), indices.item()) == (3, 2 if ties == "last" else 1), ties
+
+
 def test_padding_does_not_count() -> None:
     x = np.array([[5.0, 1.0], [2.0, 3.0]], np.float32)
     assert pooling.max_pool(x, (2, 2), 1, 1, return_indices=True)[1].tolist() == [[0, 0, 1], [0, 0, 3], [2, 3, 3]]
