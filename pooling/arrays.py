@@ -25,6 +25,11 @@ def as_array(name: str, value: Any) -> Array:
         )
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
+    return in_order(array)
+
+
+def in_order(array: Array) -> Array:
+    """`array` if it is C-contiguous and aligned, as kernels take every array to be; else a copy that is."""
     # Not np.ascontiguousarray, which makes a 0-d array 1-d.
     fit = array.flags.c_contiguous and array.flags.aligned
     return array if fit else np.array(array, order="C", copy=True)

@@ -173,6 +173,8 @@ class Backend:
         Everything else it can't do: returns the reason, or None.
     keeps_x
         Tie policies under which max backward reads x and y again, so that nobody may overwrite them in between.
+    compiled
+        Whether its arithmetic never tells NumPy of invalid values and overflows, which are answers here like any other.
     reference_only
         Whether it is here to be right and readable, and never to be picked.
     """
@@ -184,6 +186,7 @@ class Backend:
     kinds: str = "fiub"
     limits: Callable[[Problem, np.dtype[Any]], str | None] = _no_limits
     keeps_x: tuple[Ties, ...] = ()
+    compiled: bool = False
     reference_only: bool = False
 
     def why_not(self, shape: Sequence[int], dtype: DTypeLike, operator: Describes | Problem) -> str | None:

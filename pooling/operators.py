@@ -14,15 +14,16 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from pooling.arrays import as_array, check_out
+from pooling.arrays import as_array, check_out, in_order
 from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties
-from pooling.backends import backend
+from pooling.backends import REGISTRY, backend
 from pooling.errors import DTypeError, PoolingError, UnsupportedError
 from pooling.indices import flat_indices
 from pooling.memory import empty
@@ -65,6 +66,9 @@ class Saved:
         return self.plan.backend
 
 
+_AS_IT_IS = nullcontext()
+
+
 @lru_cache(maxsize=1024)
 def _one(problem: Problem) -> Problem:
     """One object for all equal problems: finding tables by an equal one, but not the same, takes 3 us for each."""
@@ -81,6 +85,11 @@ def told(problem: Problem) -> str:
     rest = ((f.name, getattr(problem, f.name)) for f in fields(problem))
     words += [f"{name} {value!r}" for name, value in rest if value != getattr(plain, name)]
     return ", ".join(words)
+
+
+def _unwarned(name: str) -> AbstractContextManager[object]:
+    """Within, NumPy says nothing of ``inf - inf`` and the like: their results are as right as any, and backends agree."""
+    return _AS_IT_IS if REGISTRY[name].compiled else np.errstate(all="ignore")
 
 
 class Operator:
@@ -172,7 +181,8 @@ class Operator:
         y = empty(plan.y_shape, x.dtype) if out is None else check_out(out, plan.y_shape, x.dtype, x, given)
         kept: Kept = ()
         if y.size:
-            kept = self._run(plan, x.reshape(plan.canonical), y.reshape(plan.y_canonical), training)
+            with _unwarned(plan.backend):
+                kept = self._run(plan, x.reshape(plan.canonical), y.reshape(plan.y_canonical), training)
         return x, y, Saved(plan, kept)
 
     def _run(self, plan: Plan, x: Array, y: Array, training: bool) -> Kept:
@@ -263,6 +273,8 @@ class Operator:
         if dy.dtype != plan.dtype:
             raise DTypeError(f"dy has dtype {dy.dtype}, but y has {plan.dtype}: pass dy.astype(np.{plan.dtype})")
         arrays = [kept for kept in saved.kept if isinstance(kept, np.ndarray)]
+        # Who has copied or rebuilt `saved` may have changed the order; kernels ask no array for its strides.
+        kept = tuple(in_order(kept) if isinstance(kept, np.ndarray) else kept for kept in saved.kept)
         if out is None:
             dx = empty(plan.shape, dy.dtype)
         else:
@@ -270,7 +282,8 @@ class Operator:
         if not dy.size:
             dx.fill(0)
         elif dx.size:
-            self._run_back(plan, dy.reshape(plan.y_canonical), saved.kept, dx.reshape(plan.canonical))
+            with _unwarned(plan.backend):
+                self._run_back(plan, dy.reshape(plan.y_canonical), kept, dx.reshape(plan.canonical))
         return dx
 
 

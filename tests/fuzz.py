@@ -160,25 +160,33 @@ def changed(seed: bytes, choose: random.Random) -> bytes:
     return bytes(found)
 
 
+def keep(seed: bytes) -> None:
+    with CORPUS.open("a") as file:
+        file.write(seed.hex() + "\n")
+
+
 def main(seconds: float) -> None:
     """Try for so long; what led somewhere new is in the corpus then."""
     faulthandler.enable()
     choose, kept, seen = random.Random(), seeds(), set[str]()
     for seed in kept:
-        replay(seed)
+        replay(seed)  # what once ended a run ends this one, until it is mended
         seen.update(outcomes)
     end, tried = time.monotonic() + seconds, 0
     CORPUS.parent.mkdir(exist_ok=True)
     while time.monotonic() < end:
         seed = changed(choose.choice(kept), choose) if kept and choose.random() < 0.5 else choose.randbytes(600)
         RUNNING.write_text(seed.hex())
-        replay(seed)
+        try:
+            replay(seed)
+        except Exception:
+            keep(seed)
+            raise
         tried += 1
         if not seen.issuperset(outcomes):
             seen.update(outcomes)
             kept.append(seed)
-            with CORPUS.open("a") as file:
-                file.write(seed.hex() + "\n")
+            keep(seed)
     RUNNING.unlink(missing_ok=True)
     print(f"{tried} calls in {seconds:g} s and no crash; {len(seen)} outcomes, {len(kept)} seeds in {CORPUS.name}")
 

@@ -212,33 +212,6 @@ def test_wrong_gradients(pool: Any) -> None:
         pool.backward(np.ma.masked_array(y), saved)
 
 
-def test_saved_of_others() -> None:
-    pool = pooling.MaxPool(2, backend="numba_loops")
-    y, saved = pool.forward(X)
-    for other in (
-        pooling.MaxPool(2, 1),
-        pooling.MaxPool(3, 2, 1),
-        pooling.MaxPool(2, ties="last"),
-        pooling.MaxPool(2, ceil_mode=True),
-        pooling.MaxPool(2, data_format="channels_last"),
-        pooling.AvgPool(2),
-        pooling.MaxPool((2,)),
-    ):
-        with pytest.raises(PoolingError, match=r"saved comes from another operator's forward pass \(of .*, not from "):
-            other.backward(y, saved)
-    with pytest.raises(
-        PoolingError, match="saved comes from backend='numba_loops', but this operator has backend='simd'"
-    ):
-        pooling.MaxPool(2, backend="simd").backward(y, saved)
-    for wrong in (None, y, (y, saved), saved.kept, 3):
-        kind = type(wrong).__name__
-        with pytest.raises(PoolingError, match=rf"saved is of type {kind}: pass what this operator's forward returned"):
-            pool.backward(y, wrong)  # type: ignore[arg-type]
-    dx = pool.backward(y, saved)
-    for equal in (pooling.MaxPool(2, backend="numba_loops"), pooling.MaxPool(2)):
-        np.testing.assert_array_equal(equal.backward(y, saved), dx)
-
-
 def test_an_avg_operator_of_another_divisor() -> None:
     y, saved = pooling.AvgPool(3, 2, 1).forward(X)
     for other in (pooling.AvgPool(3, 2, 1, count_include_pad=False), pooling.AvgPool(3, 2, 1, divisor_override=2)):

@@ -338,6 +338,10 @@ for name in pooling.backends():
         if pooling.backend(name).why_not(x.shape, x.dtype, pool) is None:
             y, saved = pool.forward(x)
             pool.backward(y, saved)
+            with np.errstate(all="warn"):
+                large = np.resize([np.inf, -np.inf, 3e38], (1, 2, 8, 8) if name == "reference" else (16, 20, 40, 40))
+                y, saved = pool.forward(large.astype(np.float32))
+                pool.backward(np.resize([np.inf, -np.inf, 3e38], y.shape).astype(np.float32), saved)
             nan = pool(np.full_like(x, np.nan))
             assert np.isnan(nan).all()
             pool(np.full_like(x, -np.inf))

@@ -291,5 +291,6 @@ BACKEND = Backend(
     },
     ties=("first", "last", "split", "all"),
     limits=limits,
+    compiled=True,
     keeps_x=("split", "all"),
 )
