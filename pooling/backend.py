@@ -131,7 +131,7 @@ def as_problem(operator: Any, shape: Any) -> Problem:
     """What `operator` computes on arrays of `shape`."""
     if isinstance(operator, Problem):
         return operator
-    if not callable(getattr(operator, "problem", None)):
+    if isinstance(operator, type) or not callable(getattr(operator, "problem", None)):
         raise PoolingError(f"operator={operator!r} is none: pass one, such as pooling.MaxPool(2)")
     if isinstance(shape, str) or not isinstance(shape, Iterable):
         raise PoolingError(f"shape={shape!r}: give the input's shape, such as (64, 20, 24, 24)")

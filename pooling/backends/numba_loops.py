@@ -176,7 +176,7 @@ def add_powers(x: Any, y: Any, weights: Any, p: float, signed: bool, s: Any, row
                             for j in range(rows[f, 2]):
                                 u = rows[f, 0] + j * s[H_STEP]
                                 for k in range(rows[g, 2]):
-                                    value = float(x[b, z, u, rows[g, 0] + k * s[W_STEP], c])
+                                    value = np.float64(x[b, z, u, rows[g, 0] + k * s[W_STEP], c])
                                     if p == 2:
                                         total += value * value
                                     else:
@@ -196,22 +196,23 @@ def spread_slopes(
                 for w in range(s[W_OUT]):
                     e, f, g = d, s[D_OUT] + h, s[D_OUT] + s[H_OUT] + w
                     for c in range(x.shape[4]):
-                        norm, paid = float(y[b, d, h, w, c]), dy[b, d, h, w, c] * weights[d, h, w]
+                        norm, paid = np.float64(y[b, d, h, w, c]), dy[b, d, h, w, c] * weights[d, h, w]
                         for i in range(rows[e, 2]):
                             z = rows[e, 0] + i * s[D_STEP]
                             for j in range(rows[f, 2]):
                                 u = rows[f, 0] + j * s[H_STEP]
                                 for k in range(rows[g, 2]):
                                     v = rows[g, 0] + k * s[W_STEP]
-                                    ratio = float(x[b, z, u, v, c]) / norm
-                                    if norm == 0 or (ratio == 0 and (p < 1 or not signed)):
+                                    value = np.float64(x[b, z, u, v, c])
+                                    ratio = value / norm
+                                    if norm == 0 or (value == 0 and (p < 1 or not signed)):
                                         continue  # a kink
                                     if p == 2:
                                         slope = ratio
                                     elif signed:
                                         slope = ratio ** (p - 1)
                                     else:
-                                        slope = np.sign(ratio) * abs(ratio) ** (p - 1)
+                                        slope = np.sign(value) * abs(ratio) ** (p - 1)
                                     dx[b, z, u, v, c] += paid * slope
 
 

@@ -92,8 +92,8 @@ def lp_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     weights = np.broadcast_to(problem.weights()[..., 0], problem.window.output_size)
     for x_plane, y_plane in planes(x, y):
         for out, cells in windows(problem):
-            powers = (powered(np.float64(x_plane[cell]), problem.p, problem.signed) for cell in cells)
-            y_plane[out] = root(weights[out] * sum(powers, np.float64(0)), problem.p)
+            values = np.array([x_plane[cell] for cell in cells], np.float64)
+            y_plane[out] = root(weights[out] * powered(values, problem.p, problem.signed).sum(), problem.p)
     return (x.copy(), y.copy()) if training else ()
 
 
@@ -102,8 +102,9 @@ def lp_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     total = np.zeros(dx.shape)
     for x_plane, y_plane, dy_plane, total_plane in planes(*kept, dy, total):
         for out, cells in windows(problem):
-            for cell in cells:
-                slope = slope_of(np.float64(x_plane[cell]), np.float64(y_plane[out]), problem.p, problem.signed)
+            values = np.array([x_plane[cell] for cell in cells], np.float64)
+            slopes = slope_of(values, np.float64(y_plane[out]), problem.p, problem.signed)
+            for cell, slope in zip(cells, slopes, strict=True):
                 total_plane[cell] += float(dy_plane[out]) * weights[out] * slope
     dx[...] = total
 
