@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,12 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: 
     if any(np.may_share_memory(out, source) for source in sources):
         raise PoolingError("out overlaps an array that the result is computed from: pass another one")
     return out
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise unless `value` is one of these words; an array, which compares cell by cell, is none."""
+    if not isinstance(value, str) or value not in choices:
+        raise PoolingError(f"{name}={value!r}: it must be one of {', '.join(map(repr, choices))}")
 
 
 def as_plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from pooling.arrays import as_array, check_out, in_order
+from pooling.arrays import as_array, check_choice, check_out, in_order
 from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties
 from pooling.backends import REGISTRY, backend
 from pooling.errors import DTypeError, PoolingError, UnsupportedError
@@ -98,9 +98,8 @@ class Operator:
     op: ClassVar[Op]
 
     def __init__(self, rule: Rule, data_format: DataFormat, backend_name: str, **of_problem: Any) -> None:
-        if data_format not in DATA_FORMATS:
-            raise PoolingError(f"data_format={data_format!r}: it must be one of {', '.join(map(repr, DATA_FORMATS))}")
-        if backend_name != "auto":
+        check_choice("data_format", data_format, DATA_FORMATS)
+        if not isinstance(backend_name, str) or backend_name != "auto":
             backend(backend_name)  # raises for an unknown name
         vars(self).update(vars(rule) | of_problem)  # the arguments are attributes
         self.rule = rule
@@ -293,8 +292,7 @@ class MaxOperator(Operator):
     op = "max"
 
     def __init__(self, rule: Rule, data_format: DataFormat, backend_name: str, *, ties: Ties) -> None:
-        if ties not in TIES:
-            raise PoolingError(f"ties={ties!r}: it must be one of {', '.join(map(repr, TIES))}")
+        check_choice("ties", ties, TIES)
         super().__init__(rule, data_format, backend_name, ties=ties)
 
     def forward_with_indices(self, x: Any, *, out: Array | None = None) -> tuple[Array, Array]:

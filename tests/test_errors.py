@@ -63,10 +63,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "backend": ({"backend": "strided_slice"}, r"backend='strided_slice': did you mean 'strided_slices'\?"),
     "backend in capitals": ({"backend": "SIMD"}, r"backend='SIMD'.*There are: auto, reference.*simd"),
     "no backend": ({"backend": None}, r"backend=None.*There are: auto"),
+    "an array of backends": ({"backend": np.array([2, 2])}, r"backend=array.*There are: auto"),
+    "an array of formats": ({"data_format": np.array([2, 2])}, r"data_format=array.*'channels_first'"),
 }
 OF_MAX: dict[str, tuple[dict[str, Any], str]] = {
     "ties": ({"ties": "any"}, r"ties='any': it must be one of 'first', 'last', 'split', 'all'"),
     "no ties": ({"ties": None}, r"ties=None: it must be one of 'first'"),
+    "an array of ties": ({"ties": np.array([2, 2])}, r"ties=array.*'first'"),
 }
 OF_AVG: dict[str, tuple[dict[str, Any], str]] = {
     "divisor 0": ({"divisor_override": 0}, r"divisor_override=0: nothing can be divided by it; give another int"),
