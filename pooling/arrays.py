@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pooling.backend import DTYPES, Array
+from pooling.backend import DTYPES, Array, computed_in
 from pooling.errors import DTypeError, PoolingError
 
 
@@ -19,7 +19,7 @@ def as_array(name: str, value: Any) -> Array:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise PoolingError(f"{name} is no array: {error}; pass one, or lists of equal lengths") from None
-    if array.dtype.char not in DTYPES:
+    if computed_in(array.dtype).char not in DTYPES:
         raise DTypeError(
             f"{name} has dtype {array.dtype}: pooling takes bool, integers, float16, float32 and float64; "
             f"pass {name}.astype(np.float32)"
@@ -34,6 +34,11 @@ def in_order(array: Array) -> Array:
     # Not np.ascontiguousarray, which makes a 0-d array 1-d.
     fit = array.flags.c_contiguous and array.flags.aligned
     return array if fit else np.array(array, order="C", copy=True)
+
+
+def widened(array: Array) -> Array:
+    """`array` in the dtype in which it is pooled."""
+    return array.astype(computed_in(array.dtype), copy=False)
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: Any) -> Array:

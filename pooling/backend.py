@@ -35,7 +35,13 @@ all
 """
 
 DTYPES = "?bBhHiIlLqQefd"
-"""Characters of the dtypes that pooling knows: bool, integers, float16, float32 and float64."""
+"""Characters of the dtypes that backends know: bool, integers, float16, float32 and float64."""
+
+
+def computed_in(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in which arrays of `dtype` are pooled: float32 for the bfloat16 of ml_dtypes, which NumPy can't compare."""
+    return np.dtype(np.float32) if dtype.name == "bfloat16" else dtype
+
 
 Kept = tuple[Array, ...]
 """The arrays a backward pass needs from its forward pass."""
@@ -198,7 +204,7 @@ class Backend:
         >>> pooling.backend("strided_reshape").why_not((1, 1, 8, 8), "float32", pooling.MaxPool(3, stride=2))
         'its windows overlap: writing through a view in which they share cells would lose gradient'
         """
-        problem, dtype = as_problem(operator, shape), as_dtype(dtype)
+        problem, dtype = as_problem(operator, shape), computed_in(as_dtype(dtype))
         if problem.op not in self.ops:
             return f"it has no {problem.op} pooling"
         kinds = self.kinds if problem.op == "max" else "f"

@@ -21,8 +21,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from pooling.arrays import as_array, check_choice, check_out, in_order
-from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties
+from pooling.arrays import as_array, check_choice, check_out, in_order, widened
+from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties, computed_in
 from pooling.backends import REGISTRY, backend
 from pooling.errors import DTypeError, PoolingError, UnsupportedError
 from pooling.indices import flat_indices
@@ -146,7 +146,7 @@ class Operator:
 
     def _make_plan(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Plan:
         problem = _one(self.problem(shape))
-        if problem.op != "max" and dtype.kind != "f":
+        if problem.op != "max" and computed_in(dtype).kind != "f":
             what = {"avg": "mean", "lp": "norm"}[problem.op]
             raise DTypeError(f"x has dtype {dtype}: a {what} of it would be rounded; pass x.astype(np.float32)")
         name = self.backend
@@ -179,9 +179,13 @@ class Operator:
         # Not only x may not be written to: where it is a copy, neither may what the caller has.
         y = empty(plan.y_shape, x.dtype) if out is None else check_out(out, plan.y_shape, x.dtype, x, given)
         kept: Kept = ()
+        x = widened(x)
         if y.size:
+            result = y if x.dtype == plan.dtype else empty(plan.y_shape, x.dtype)
             with _unwarned(plan.backend):
-                kept = self._run(plan, x.reshape(plan.canonical), y.reshape(plan.y_canonical), training)
+                kept = self._run(plan, x.reshape(plan.canonical), result.reshape(plan.y_canonical), training)
+            if result is not y:
+                y[...] = result
         return x, y, Saved(plan, kept)
 
     def _run(self, plan: Plan, x: Array, y: Array, training: bool) -> Kept:
@@ -192,8 +196,8 @@ class Operator:
         plan.run.backward(dy, kept, plan.problem, dx)
 
     def _indices(self, plan: Plan, x: Array, y: Array, kept: Kept) -> Array:
-        alone = plan.problem.ties in ("first", "last")  # else what is kept tells of several winners
-        taps = plan.run.taps(kept, plan.problem, y) if alone and plan.run.taps and kept else None
+        one_wins = plan.problem.ties in ("first", "last")
+        taps = plan.run.taps(kept, plan.problem, y) if plan.run.taps and kept and one_wins else None
         return flat_indices(x, y, taps, plan.problem)
 
     def __call__(self, x: Any, *, out: Array | None = None) -> Array:
@@ -206,7 +210,8 @@ class Operator:
         Parameters
         ----------
         x
-            Array of this operator's layout. One that is not C-contiguous is copied once.
+            Array of this operator's layout. One that is not C-contiguous is copied once. The bfloat16 of ml_dtypes is pooled in
+            float32, and rounded once.
         out
             Array to fill instead of a new one: C-contiguous, of the result's shape and x's dtype, apart from `x`.
 
@@ -263,7 +268,7 @@ class Operator:
                 f"saved comes from backend={plan.backend!r}, but this operator has backend={self.backend!r}: "
                 "call backward of the operator whose forward gave it"
             )
-        if plan.dtype.kind != "f":
+        if computed_in(plan.dtype).kind != "f":
             raise DTypeError(f"x had dtype {plan.dtype}, which has no gradient: pool x.astype(np.float32) to train")
         given = dy
         dy = as_array("dy", given)
@@ -281,8 +286,12 @@ class Operator:
         if not dy.size:
             dx.fill(0)
         elif dx.size:
+            dy = widened(dy)
+            result = dx if dy.dtype == plan.dtype else empty(plan.shape, dy.dtype)
             with _unwarned(plan.backend):
-                self._run_back(plan, dy.reshape(plan.y_canonical), kept, dx.reshape(plan.canonical))
+                self._run_back(plan, dy.reshape(plan.y_canonical), kept, result.reshape(plan.canonical))
+            if result is not dx:
+                dx[...] = result
         return dx
 
 
@@ -304,5 +313,5 @@ class MaxOperator(Operator):
         plan = saved.plan
         if not y.size:
             return y, np.zeros(y.shape, np.int64)
-        indices = self._indices(plan, x.reshape(plan.canonical), y.reshape(plan.y_canonical), saved.kept)
+        indices = self._indices(plan, x.reshape(plan.canonical), widened(y).reshape(plan.y_canonical), saved.kept)
         return y, indices.reshape(y.shape)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pooling.arrays import as_array, as_plain, check_choice, check_out
-from pooling.backend import Array
+from pooling.backend import Array, computed_in
 from pooling.errors import DTypeError, PoolingError
 from pooling.indices import as_indices
 from pooling.memory import empty
@@ -174,7 +174,7 @@ class MaxUnpool:
             raise PoolingError(
                 f"saved is of type {kind}: pass what this operator's forward returned as its second value"
             )
-        if saved.dtype.kind != "f":
+        if computed_in(saved.dtype).kind != "f":
             raise DTypeError(f"y had dtype {saved.dtype}, which has no gradient: unpool y.astype(np.float32) to train")
         given = dx
         dx = as_array("dx", given)
