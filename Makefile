@@ -3,6 +3,7 @@
 PYTHON ?= python3
 PRESET ?= standard
 OUT ?=
+FUZZ_SECONDS ?= 600
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -11,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --no-emit-index-url --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help report test lint bench train peers lock clean
+.PHONY: help report test lint bench fuzz coverage train peers lock clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -31,6 +32,13 @@ lint: $(READY)  ## Style and types
 
 bench: $(READY)  ## The benchmarks as pytest-benchmark's tables
 	$(BIN)/python -m pytest --benchmark-only -q
+
+fuzz: $(READY)  ## Make up calls for FUZZ_SECONDS and keep those that led somewhere new
+	$(BIN)/python -W error -m tests.fuzz $(FUZZ_SECONDS)
+
+# Nothing is found compiled, so that the code that makes the kernels counts.
+coverage: $(READY)  ## Lines and branches of pooling/ that the tests run: at least 95%
+	POOLING_CACHE_DIR=$$(mktemp -d) $(BIN)/python -m pytest -q --cov --cov-report=term tests pooling
 
 train: $(READY)  ## Train LeNet on MNIST with max pooling
 	$(BIN)/python -m bench train

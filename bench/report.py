@@ -12,11 +12,12 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench.conformance import FRAMEWORKS
 from bench.environment import describe, size_text
 from bench.exhibits import EXHIBITS
 from bench.files import write_atomically
 from bench.plots import pictures
-from bench.results import LeftOut, Results, TieExample, Timing, Training, Verdict
+from bench.results import Answer, LeftOut, Results, TieExample, Timing, Training, Verdict
 from bench.studies import SUBJECT
 from bench.style import DIRECTION_NAMES, ranked
 from bench.versus import Duel, Summary, geometric_mean, prices, reached, summaries
@@ -41,10 +42,11 @@ def write(results: Results, folder: Path) -> Path:
         results=results,
         pictures=defaultdict(str, {name: Markup(text) for name, text in drawn.items()}),
         machine=describe(results.machine, results.threads, results.software, results.source),
-        answer=Answer.of(results),
+        answer=Headline.of(results),
         matrix=Matrix.of(results),
         exhibits=[(e, next((v for v in results.of(Verdict, subject=e.name)), None)) for e in EXHIBITS],
         ties=results.of(TieExample),
+        conformance=Conformance.of(results),
         steps=step_table(results),
         subject=SUBJECT,
         duels=Duel.all_of(results),
@@ -107,7 +109,7 @@ def ratios(results: Results, slower: str, faster: str, op: str | None = None) ->
 
 
 @dataclass(frozen=True)
-class Answer:
+class Headline:
     """The numbers of the first paragraph; None where the results lack them."""
 
     best: str | None
@@ -120,7 +122,7 @@ class Answer:
     share: float | None
 
     @classmethod
-    def of(cls, results: Results) -> Answer:
+    def of(cls, results: Results) -> Headline:
         steps = results.of(Timing, stage="workloads", direction="step")
         own = [row for row in steps if row.kind == "backend"]
         best = ranked(results, own)[0] if own else None
@@ -162,6 +164,26 @@ class Matrix:
             list(dict.fromkeys(v.case for v in verdicts)),
             [(subject, [v for v in verdicts if v.subject == subject]) for subject in subjects],
         )
+
+
+@dataclass(frozen=True)
+class Conformance:
+    """The conformance table: a row for each question, a column for each system."""
+
+    subjects: list[str]
+    rows: list[tuple[Answer, list[Answer]]]
+    absent: list[str]
+
+    @classmethod
+    def of(cls, results: Results) -> Conformance:
+        """Each question with all its answers: the reference's first, then those of others, then those of our backends."""
+        found: dict[str, list[Answer]] = {}
+        given = results.of(Answer)
+        for answer in sorted(given, key=lambda a: (a.subject != given[0].subject, a.kind == "backend")):
+            found.setdefault(answer.question, []).append(answer)
+        rows = [found[question] for question in dict.fromkeys(answer.question for answer in given)]
+        subjects = [answer.subject for answer in rows[0]] if rows else []
+        return cls(subjects, [(row[0], row) for row in rows], [name for name in FRAMEWORKS if name not in subjects])
 
 
 @dataclass(frozen=True)
@@ -243,7 +265,7 @@ def update_readme(results: Results, readme: Path) -> None:
 
 
 def readme_answer(results: Results) -> str:
-    answer = Answer.of(results)
+    answer = Headline.of(results)
     needed = (answer.best_over_baseline, answer.best_over_pure, answer.pure_over_baseline, answer.accuracy_max)
     if answer.best is None or answer.accuracy_avg is None or answer.share is None or None in needed:
         raise ValueError(

@@ -138,6 +138,23 @@ class TieExample:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What one system says to one question of the conformance table.
+
+    `outcome` tells whether that is what `reference` says; `text` is the answer, or why there is none.
+    """
+
+    question: str
+    setting: str
+    asked: Literal["y", "indices", "dx"]
+    subject: str
+    kind: Kind
+    outcome: Literal["same", "differs", "refused", "not offered"]
+    text: str
+    row: Literal["answer"] = "answer"
+
+
+@dataclass(frozen=True)
 class LayerTime:
     """Seconds that one layer took in one direction during a training."""
 
@@ -199,8 +216,8 @@ class Bandwidth:
     row: Literal["bandwidth"] = "bandwidth"
 
 
-Row = Timing | LeftOut | Verdict | TieExample | Training | Bandwidth
-AnyRow = TypeVar("AnyRow", Timing, LeftOut, Verdict, TieExample, Training, Bandwidth)
+Row = Timing | LeftOut | Verdict | TieExample | Answer | Training | Bandwidth
+AnyRow = TypeVar("AnyRow", Timing, LeftOut, Verdict, TieExample, Answer, Training, Bandwidth)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Literal
 import bench.mnist.data as mnist
 import pooling
 from bench import peers, roofline
+from bench.conformance import answers
 from bench.contenders import Contender, backends
 from bench.environment import machine, source, versions
 from bench.exhibits import EXHIBITS
@@ -216,6 +217,8 @@ def tasks_of(preset: Preset, threads: int, contenders: tuple[Contender, ...], da
     """All tasks of a preset, the quick and telling ones first."""
     effort = EFFORTS[preset]
     yield Task("gradients", 20, lambda progress: gradient_rows(effort.cases, progress))
+    frameworks = any(contender.kind == "peer" for contender in contenders)
+    yield Task("conformance", 12 if frameworks else 4, lambda progress: [*answers(frameworks)])
     workloads = of_preset(preset)
     for workload in workloads:
         yield timing_task("workloads", workload, contenders, effort.patience, threads)

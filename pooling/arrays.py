@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from pooling.backend import DTYPES, Array
+from pooling.backend import DTYPES, Array, computed_in
 from pooling.errors import DTypeError, PoolingError
 
 
@@ -18,16 +19,26 @@ def as_array(name: str, value: Any) -> Array:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise PoolingError(f"{name} is no array: {error}; pass one, or lists of equal lengths") from None
-    if array.dtype.char not in DTYPES:
+    if computed_in(array.dtype).char not in DTYPES:
         raise DTypeError(
             f"{name} has dtype {array.dtype}: pooling takes bool, integers, float16, float32 and float64; "
             f"pass {name}.astype(np.float32)"
         )
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
+    return in_order(array)
+
+
+def in_order(array: Array) -> Array:
+    """`array` if it is C-contiguous and aligned, as kernels take every array to be; else a copy that is."""
     # Not np.ascontiguousarray, which makes a 0-d array 1-d.
     fit = array.flags.c_contiguous and array.flags.aligned
     return array if fit else np.array(array, order="C", copy=True)
+
+
+def widened(array: Array) -> Array:
+    """`array` in the dtype in which it is pooled."""
+    return array.astype(computed_in(array.dtype), copy=False)
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: Any) -> Array:
@@ -41,6 +52,12 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: 
     if any(np.may_share_memory(out, source) for source in sources):
         raise PoolingError("out overlaps an array that the result is computed from: pass another one")
     return out
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise unless `value` is one of these words; an array, which compares cell by cell, is none."""
+    if not isinstance(value, str) or value not in choices:
+        raise PoolingError(f"{name}={value!r}: it must be one of {', '.join(map(repr, choices))}")
 
 
 def as_plain(value: Any) -> Any:

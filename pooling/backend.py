@@ -35,7 +35,13 @@ all
 """
 
 DTYPES = "?bBhHiIlLqQefd"
-"""Characters of the dtypes that pooling knows: bool, integers, float16, float32 and float64."""
+"""Characters of the dtypes that backends know: bool, integers, float16, float32 and float64."""
+
+
+def computed_in(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in which arrays of `dtype` are pooled: float32 for the bfloat16 of ml_dtypes, which NumPy can't compare."""
+    return np.dtype(np.float32) if dtype.name == "bfloat16" else dtype
+
 
 Kept = tuple[Array, ...]
 """The arrays a backward pass needs from its forward pass."""
@@ -131,7 +137,7 @@ def as_problem(operator: Any, shape: Any) -> Problem:
     """What `operator` computes on arrays of `shape`."""
     if isinstance(operator, Problem):
         return operator
-    if not callable(getattr(operator, "problem", None)):
+    if isinstance(operator, type) or not callable(getattr(operator, "problem", None)):
         raise PoolingError(f"operator={operator!r} is none: pass one, such as pooling.MaxPool(2)")
     if isinstance(shape, str) or not isinstance(shape, Iterable):
         raise PoolingError(f"shape={shape!r}: give the input's shape, such as (64, 20, 24, 24)")
@@ -173,6 +179,8 @@ class Backend:
         Everything else it can't do: returns the reason, or None.
     keeps_x
         Tie policies under which max backward reads x and y again, so that nobody may overwrite them in between.
+    compiled
+        Whether its arithmetic never tells NumPy of invalid values and overflows, which are answers here like any other.
     reference_only
         Whether it is here to be right and readable, and never to be picked.
     """
@@ -184,6 +192,7 @@ class Backend:
     kinds: str = "fiub"
     limits: Callable[[Problem, np.dtype[Any]], str | None] = _no_limits
     keeps_x: tuple[Ties, ...] = ()
+    compiled: bool = False
     reference_only: bool = False
 
     def why_not(self, shape: Sequence[int], dtype: DTypeLike, operator: Describes | Problem) -> str | None:
@@ -195,7 +204,7 @@ class Backend:
         >>> pooling.backend("strided_reshape").why_not((1, 1, 8, 8), "float32", pooling.MaxPool(3, stride=2))
         'its windows overlap: writing through a view in which they share cells would lose gradient'
         """
-        problem, dtype = as_problem(operator, shape), as_dtype(dtype)
+        problem, dtype = as_problem(operator, shape), computed_in(as_dtype(dtype))
         if problem.op not in self.ops:
             return f"it has no {problem.op} pooling"
         kinds = self.kinds if problem.op == "max" else "f"

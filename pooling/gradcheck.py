@@ -112,7 +112,8 @@ def gradcheck(
     pooling.errors.GradientError: backward pays every tied cell: of a dy of 1 at output (0, 0, 0, 0), 4 cells get up to
     1 each, the first of them cell (0, 0, 0, 0); together they get 4, expected 1
     """
-    if not all(callable(getattr(operator, name, None)) for name in ("forward", "backward")):
+    methods = all(callable(getattr(operator, name, None)) for name in ("forward", "backward"))
+    if isinstance(operator, type) or not methods:
         raise PoolingError(f"operator={operator!r} has no forward and backward: pass one, such as pooling.MaxPool(2)")
     if cells < 1 or directions < 0:
         raise PoolingError(f"cells={cells}, directions={directions}: give at least 1 cell and 0 directions")

@@ -120,9 +120,9 @@ def _seen(kernel: Kernel[..., Any]) -> types.FunctionType:
 
 def _dispatcher(kernel: Kernel[P, R]) -> Callable[P, R]:
     """The kernel as a function to be called from Python."""
-    import numba
-    from numba.core.caching import FunctionCache
+    from pooling.compiler import FunctionCache, numba
 
+    _let_forks_wait()
     seen = _seen(kernel)
     dispatcher: Any = numba.njit(nogil=True, **OPTIONS)(seen)
     folder = cache_folder()
@@ -132,17 +132,34 @@ def _dispatcher(kernel: Kernel[P, R]) -> Callable[P, R]:
     return compiled
 
 
+@functools.cache
+def _let_forks_wait() -> None:
+    """A fork waits until nothing is being compiled: its child would wait for ever for a lock whose owner it does not have."""
+    from pooling.compiler import global_compiler_lock
+
+    def release() -> None:
+        global_compiler_lock.release()
+        _compile_lock.release()
+
+    def acquire() -> None:
+        _compile_lock.acquire()
+        global_compiler_lock.acquire()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=acquire, after_in_parent=release, after_in_child=release)
+
+
 def _function(kernel: Kernel[..., Any]) -> Any:
     """The kernel as a function to be called from kernels alone."""
-    import numba
+    from pooling.compiler import numba
 
     return numba.njit(no_cpython_wrapper=True, **OPTIONS)(_seen(kernel))
 
 
 def _compiled_in(library: Any, context: Any, kernel: Kernel[..., Any], seen: Any, arguments: Any) -> Any:
     """The kernel, which returns nothing, compiled for these types as a part of the code that is being made."""
-    from numba.core import compiler
-    from numba.core import types as numba_types
+    from pooling.compiler import compiler
+    from pooling.compiler import types as numba_types
 
     made = library.__dict__.setdefault("pooling_parts", {})
     if (seen, arguments) not in made:
@@ -162,7 +179,7 @@ def _compiled_in(library: Any, context: Any, kernel: Kernel[..., Any], seen: Any
 
 def _part(kernel: Kernel[..., Any]) -> Any:
     """The kernel, which returns nothing, as a part of the code of whichever kernel calls it."""
-    from numba.core import types as numba_types
+    from pooling.compiler import types as numba_types
 
     seen = _seen(kernel)
 
@@ -192,8 +209,8 @@ class Errand(Kernel[P, R]):
 
 
 def _errand(kernel: Kernel[..., Any]) -> Any:
-    from llvmlite import ir
-    from numba.core import types as numba_types
+    from pooling.compiler import ir
+    from pooling.compiler import types as numba_types
 
     seen = _seen(kernel)
 
@@ -225,7 +242,7 @@ def _errand(kernel: Kernel[..., Any]) -> Any:
 
 def _intrinsic(function: Any, names: Any) -> Any:
     """Numba's `intrinsic` of a function whose arguments have these names, after `typing`."""
-    from numba.core.extending import intrinsic
+    from pooling.compiler import intrinsic
 
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     function.__signature__ = inspect.Signature([inspect.Parameter(name, positional) for name in ["typing", *names]])
@@ -233,7 +250,7 @@ def _intrinsic(function: Any, names: Any) -> Any:
 
 
 def _cache_in(folder: Path, function: Callable[..., Any], function_cache: Any) -> Any:
-    from numba.core.caching import CompileResultCacheImpl, _CacheLocator
+    from pooling.compiler import CompileResultCacheImpl, _CacheLocator
 
     class Locator(_CacheLocator):
         """Numba's question "where, and how fresh?", answered with our folder."""
@@ -299,8 +316,9 @@ def fingerprint() -> str:
     """A digest of the library's sources and of the versions that compile them."""
     from pathlib import Path
 
-    import numba
     import numpy as np
+
+    from pooling.compiler import numba
 
     versions = repr((sys.version, np.__version__, numba.__version__)).encode()
     sources = [path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py"))]

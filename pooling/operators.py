@@ -14,15 +14,16 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from pooling.arrays import as_array, check_out
-from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties
-from pooling.backends import backend
+from pooling.arrays import as_array, check_choice, check_out, in_order, widened
+from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties, computed_in
+from pooling.backends import REGISTRY, backend
 from pooling.errors import DTypeError, PoolingError, UnsupportedError
 from pooling.indices import flat_indices
 from pooling.memory import empty
@@ -65,6 +66,9 @@ class Saved:
         return self.plan.backend
 
 
+_AS_IT_IS = nullcontext()
+
+
 @lru_cache(maxsize=1024)
 def _one(problem: Problem) -> Problem:
     """One object for all equal problems: finding tables by an equal one, but not the same, takes 3 us for each."""
@@ -83,15 +87,19 @@ def told(problem: Problem) -> str:
     return ", ".join(words)
 
 
+def _unwarned(name: str) -> AbstractContextManager[object]:
+    """Within, NumPy says nothing of ``inf - inf`` and the like: their results are as right as any, and backends agree."""
+    return _AS_IT_IS if REGISTRY[name].compiled else np.errstate(all="ignore")
+
+
 class Operator:
     """What all operators share; they differ in their op, and in the rule that makes a window for an array's size."""
 
     op: ClassVar[Op]
 
     def __init__(self, rule: Rule, data_format: DataFormat, backend_name: str, **of_problem: Any) -> None:
-        if data_format not in DATA_FORMATS:
-            raise PoolingError(f"data_format={data_format!r}: it must be one of {', '.join(map(repr, DATA_FORMATS))}")
-        if backend_name != "auto":
+        check_choice("data_format", data_format, DATA_FORMATS)
+        if not isinstance(backend_name, str) or backend_name != "auto":
             backend(backend_name)  # raises for an unknown name
         vars(self).update(vars(rule) | of_problem)  # the arguments are attributes
         self.rule = rule
@@ -138,7 +146,7 @@ class Operator:
 
     def _make_plan(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Plan:
         problem = _one(self.problem(shape))
-        if problem.op != "max" and dtype.kind != "f":
+        if problem.op != "max" and computed_in(dtype).kind != "f":
             what = {"avg": "mean", "lp": "norm"}[problem.op]
             raise DTypeError(f"x has dtype {dtype}: a {what} of it would be rounded; pass x.astype(np.float32)")
         name = self.backend
@@ -171,8 +179,13 @@ class Operator:
         # Not only x may not be written to: where it is a copy, neither may what the caller has.
         y = empty(plan.y_shape, x.dtype) if out is None else check_out(out, plan.y_shape, x.dtype, x, given)
         kept: Kept = ()
+        x = widened(x)
         if y.size:
-            kept = self._run(plan, x.reshape(plan.canonical), y.reshape(plan.y_canonical), training)
+            result = y if x.dtype == plan.dtype else empty(plan.y_shape, x.dtype)
+            with _unwarned(plan.backend):
+                kept = self._run(plan, x.reshape(plan.canonical), result.reshape(plan.y_canonical), training)
+            if result is not y:
+                y[...] = result
         return x, y, Saved(plan, kept)
 
     def _run(self, plan: Plan, x: Array, y: Array, training: bool) -> Kept:
@@ -183,7 +196,8 @@ class Operator:
         plan.run.backward(dy, kept, plan.problem, dx)
 
     def _indices(self, plan: Plan, x: Array, y: Array, kept: Kept) -> Array:
-        taps = plan.run.taps(kept, plan.problem, y) if plan.run.taps and kept else None
+        one_wins = plan.problem.ties in ("first", "last")
+        taps = plan.run.taps(kept, plan.problem, y) if plan.run.taps and kept and one_wins else None
         return flat_indices(x, y, taps, plan.problem)
 
     def __call__(self, x: Any, *, out: Array | None = None) -> Array:
@@ -196,7 +210,8 @@ class Operator:
         Parameters
         ----------
         x
-            Array of this operator's layout. One that is not C-contiguous is copied once.
+            Array of this operator's layout. One that is not C-contiguous is copied once. The bfloat16 of ml_dtypes is pooled in
+            float32, and rounded once.
         out
             Array to fill instead of a new one: C-contiguous, of the result's shape and x's dtype, apart from `x`.
 
@@ -253,7 +268,7 @@ class Operator:
                 f"saved comes from backend={plan.backend!r}, but this operator has backend={self.backend!r}: "
                 "call backward of the operator whose forward gave it"
             )
-        if plan.dtype.kind != "f":
+        if computed_in(plan.dtype).kind != "f":
             raise DTypeError(f"x had dtype {plan.dtype}, which has no gradient: pool x.astype(np.float32) to train")
         given = dy
         dy = as_array("dy", given)
@@ -262,6 +277,8 @@ class Operator:
         if dy.dtype != plan.dtype:
             raise DTypeError(f"dy has dtype {dy.dtype}, but y has {plan.dtype}: pass dy.astype(np.{plan.dtype})")
         arrays = [kept for kept in saved.kept if isinstance(kept, np.ndarray)]
+        # Who has copied or rebuilt `saved` may have changed the order; kernels ask no array for its strides.
+        kept = tuple(in_order(kept) if isinstance(kept, np.ndarray) else kept for kept in saved.kept)
         if out is None:
             dx = empty(plan.shape, dy.dtype)
         else:
@@ -269,7 +286,12 @@ class Operator:
         if not dy.size:
             dx.fill(0)
         elif dx.size:
-            self._run_back(plan, dy.reshape(plan.y_canonical), saved.kept, dx.reshape(plan.canonical))
+            dy = widened(dy)
+            result = dx if dy.dtype == plan.dtype else empty(plan.shape, dy.dtype)
+            with _unwarned(plan.backend):
+                self._run_back(plan, dy.reshape(plan.y_canonical), kept, result.reshape(plan.canonical))
+            if result is not dx:
+                dx[...] = result
         return dx
 
 
@@ -279,8 +301,7 @@ class MaxOperator(Operator):
     op = "max"
 
     def __init__(self, rule: Rule, data_format: DataFormat, backend_name: str, *, ties: Ties) -> None:
-        if ties not in TIES:
-            raise PoolingError(f"ties={ties!r}: it must be one of {', '.join(map(repr, TIES))}")
+        check_choice("ties", ties, TIES)
         super().__init__(rule, data_format, backend_name, ties=ties)
 
     def forward_with_indices(self, x: Any, *, out: Array | None = None) -> tuple[Array, Array]:
@@ -292,5 +313,5 @@ class MaxOperator(Operator):
         plan = saved.plan
         if not y.size:
             return y, np.zeros(y.shape, np.int64)
-        indices = self._indices(plan, x.reshape(plan.canonical), y.reshape(plan.y_canonical), saved.kept)
+        indices = self._indices(plan, x.reshape(plan.canonical), widened(y).reshape(plan.y_canonical), saved.kept)
         return y, indices.reshape(y.shape)

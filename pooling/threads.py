@@ -109,6 +109,7 @@ class _Crew:
 
     def _serve(self) -> None:
         _worker.busy = True
+        np.seterr(all="ignore")  # of this thread; the caller's are the operators' business
         while (job := self.jobs.get()) is not None:
             job.help()
             del job  # or the arrays of the last call would live until the next

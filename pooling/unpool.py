@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pooling.arrays import as_array, as_plain, check_out
-from pooling.backend import Array
+from pooling.arrays import as_array, as_plain, check_choice, check_out
+from pooling.backend import Array, computed_in
 from pooling.errors import DTypeError, PoolingError
 from pooling.indices import as_indices
 from pooling.memory import empty
@@ -63,8 +63,7 @@ class MaxUnpool:
         *,
         data_format: DataFormat = "channels_first",
     ) -> None:
-        if data_format not in DATA_FORMATS:
-            raise PoolingError(f"data_format={data_format!r}: it must be one of {', '.join(map(repr, DATA_FORMATS))}")
+        check_choice("data_format", data_format, DATA_FORMATS)
         self.kernel_size = as_plain(kernel_size)
         self.stride = as_plain(stride)
         self.padding = as_plain(padding)
@@ -175,7 +174,7 @@ class MaxUnpool:
             raise PoolingError(
                 f"saved is of type {kind}: pass what this operator's forward returned as its second value"
             )
-        if saved.dtype.kind != "f":
+        if computed_in(saved.dtype).kind != "f":
             raise DTypeError(f"y had dtype {saved.dtype}, which has no gradient: unpool y.astype(np.float32) to train")
         given = dx
         dx = as_array("dx", given)

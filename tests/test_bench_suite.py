@@ -65,22 +65,22 @@ def test_interrupted_run_goes_on_and_ends_complete(tmp_path: Path) -> None:
     first = plan("quick", path, 1)
     names = [task.name for task in first.tasks]
     assert [name.split()[0] for name in names] == (
-        ["gradients", "workloads", "roofline", "accuracy", "accuracy", "epoch", "sizes"]
+        ["gradients", "conformance", "workloads", "roofline", "accuracy", "accuracy", "epoch", "sizes"]
         + ["kernels", "kernels", "prices", "prices"]
     )
-    watch = Impatient(names[3])
+    watch = Impatient(names[4])
     with pytest.raises(KeyboardInterrupt):
         first.run(watch)
-    assert watch.begun == names[:3]
-    assert list(load(path).finished) == names[:3]
+    assert watch.begun == names[:4]
+    assert list(load(path).finished) == names[:4]
     kept = load(path).rows
 
     second = plan("quick", path, 1)
     assert "Going on" in second.note
-    assert f"3 of {len(names)} tasks are done" in second.note
+    assert f"4 of {len(names)} tasks are done" in second.note
     watch = Impatient()
     second.run(watch)
-    assert watch.begun == names[3:]
+    assert watch.begun == names[4:]
     assert all(0 <= part <= 1 for part in watch.parts)
     done = load(path)
     assert done.complete

@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import pickle
 import random
-import subprocess
 import sys
 import threading
 import weakref
@@ -24,6 +23,7 @@ import pooling
 from pooling import memory
 from pooling.memory import ALIGNMENT, SMALL, Lease, empty, size_class
 from tests.cases import Array, same_bits
+from tests.processes import run_python
 
 F4 = np.dtype(np.float32)
 LARGE = (4, 16, 80, 80)  # its output has 409,600 bytes, and so 102,400 switches
@@ -345,17 +345,6 @@ def test_memory_does_not_grow(pool: Any) -> None:
     gc.collect()
     assert psutil.Process().memory_info().rss - before < 4_000_000
     assert free(pool) <= 2 * x.nbytes, "helpers that come late held on to the arrays of calls that were done"
-
-
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def test_the_environment_sets_the_bound() -> None:

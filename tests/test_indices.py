@@ -68,6 +68,17 @@ def test_values_lie_where_the_indices_point(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", pooling.backends())
+@pytest.mark.parametrize("ties", ["split", "all"])
+def test_where_several_are_paid_the_first_is_told(name: str, ties: Any) -> None:
+    if ties in pooling.backend(name).ties:
+        x = np.round(np.random.default_rng(0).standard_normal((2, 3, 6, 8))).astype(np.float32)
+        x[0, 0, 0, :2] = np.nan
+        expected = pooling.max_pool(x, 2, return_indices=True, backend="reference")[1]
+        _, indices = pooling.MaxPool(2, ties=ties, backend=name).forward_with_indices(x)
+        np.testing.assert_array_equal(indices, expected)
+
+
 def test_padding_does_not_count() -> None:
     x = np.array([[5.0, 1.0], [2.0, 3.0]], np.float32)
     assert pooling.max_pool(x, (2, 2), 1, 1, return_indices=True)[1].tolist() == [[0, 0, 1], [0, 0, 3], [2, 3, 3]]

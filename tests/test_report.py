@@ -10,6 +10,7 @@ import pytest
 
 import pooling
 from bench import roofline
+from bench.conformance import QUESTIONS, answers
 from bench.contenders import Contender, backends, of_backend
 from bench.environment import machine, source, versions
 from bench.gradients import tie_examples, verdicts
@@ -17,7 +18,7 @@ from bench.measure import Patience, measure, measure_together
 from bench.mnist.data import digits
 from bench.mnist.train import Settings, race, train
 from bench.report import (
-    Answer,
+    Headline,
     left_out,
     milliseconds,
     readme_peers,
@@ -70,7 +71,7 @@ def empty() -> Results:
 @pytest.fixture(scope="module")
 def results() -> Results:
     found = empty()
-    rows: list[Row] = [*verdicts(1), *tie_examples()]
+    rows: list[Row] = [*verdicts(1), *tie_examples(), *answers(frameworks=False)]
     for stage in ("workloads", "sizes"):
         for workload in WORKLOADS[: 2 if stage == "workloads" else 1]:
             rows += measure(workload, EVERYBODY, HASTE, threads=1, stage=stage)
@@ -101,6 +102,8 @@ def test_the_page_holds_everything(results: Results, tmp_path: Path) -> None:
     assert text.count("<svg") == len(PICTURES) == len(list(tmp_path.glob("*.svg")))
     assert "not MNIST: digits" in text
     assert "not complete" not in text
+    assert all(question.name in text for question in QUESTIONS)
+    assert '<td class="refused">-1 0</td>' in text, "scikit-image, which pads with zeros"
     for exhibit in ("Undivided mean", "Mask pays every tie", "Zero padding"):
         assert exhibit in text
     for name in (
@@ -127,6 +130,7 @@ def test_an_interrupted_run_has_a_page_that_says_so(tmp_path: Path) -> None:
     text = write(empty(), tmp_path).read_text(encoding="utf-8")
     assert "This run is not complete" in text
     assert "Not measured yet" in text
+    assert "Not asked yet" in text
     assert not list(tmp_path.glob("*.svg"))
 
 
@@ -189,7 +193,7 @@ def test_frameworks_stay_out_of_what_is_about_backends(results: Results) -> None
     fast = slowed(results, "rival", 1e-6)
     assert "rival" not in readme_table(fast)
     assert all(timing.kind == "backend" for row in step_table(fast) for timing in row.ranking)
-    assert Answer.of(fast) == Answer.of(results)
+    assert Headline.of(fast) == Headline.of(results)
 
 
 def test_readme_tells_of_each_framework_the_mean_and_the_worst(results: Results) -> None:

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import _thread
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,6 +12,7 @@ import pytest
 import pooling
 from pooling import threads
 from tests.cases import Array, gradient_for, same_bits
+from tests.processes import run_python
 
 COUNTS = (1, 2, 3, 5)
 
@@ -89,133 +82,6 @@ def test_means_have_the_same_bits_with_any_number_of_threads(name: str) -> None:
         for y, dx in results[1:]:
             assert same_bits(y, results[0][0])
             assert same_bits(dx, results[0][1])
-
-
-def test_sixteen_threads_on_one_operator() -> None:
-    pooling.set_num_threads(3)
-    pool = pooling.MaxPool(3, 2, 1)
-    inputs = [np.random.default_rng(i).standard_normal((8, 20, 40, 40)).astype(np.float32) for i in range(16)]
-    exact = [pooling.MaxPool(3, 2, 1, backend="strided_slices").forward(x)[0] for x in inputs]
-
-    def run(i: int) -> bool:
-        for _ in range(5):
-            y, saved = pool.forward(inputs[i])
-            dx = pool.backward(np.ones_like(y), saved)
-            if not np.array_equal(y, exact[i]) or dx.sum() != y.size:
-                return False
-        return True
-
-    with ThreadPoolExecutor(16) as executor:
-        assert all(executor.map(run, range(16)))
-
-
-def _in_child(queue: Any) -> None:
-    x = np.random.default_rng(0).standard_normal((16, 20, 40, 40)).astype(np.float32)
-    pool = pooling.MaxPool(2)
-    y, saved = pool.forward(x)
-    queue.put((float(y.sum()), float(pool.backward(y, saved).sum())))
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:os.fork:RuntimeWarning")  # of Python, of JAX
-def test_a_forked_child_pools() -> None:
-    """As in pytorch#17199 and numba#8563, where a pool of threads did not survive it."""
-    pooling.set_num_threads(2)
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    _in_child(queue)
-    here = queue.get(timeout=30)
-    child = context.Process(target=_in_child, args=(queue,))
-    child.start()
-    assert queue.get(timeout=60) == here
-    child.join(30)
-    assert child.exitcode == 0
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:os.fork:RuntimeWarning")  # of Python, of JAX
-def test_a_fork_in_the_middle_of_calls() -> None:
-    """While other threads pool: the child has neither them nor the locks they held."""
-    pooling.set_num_threads(3)
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    _in_child(queue)
-    here = queue.get(timeout=30)
-    stop = threading.Event()
-    x = np.random.default_rng(0).standard_normal((16, 20, 40, 40)).astype(np.float32)
-
-    def pool_on() -> None:
-        pool = pooling.MaxPool(2)
-        while not stop.is_set():
-            pool(x)
-
-    busy = [threading.Thread(target=pool_on) for _ in range(2)]
-    for thread in busy:
-        thread.start()
-    try:
-        for _ in range(3):
-            child = context.Process(target=_in_child, args=(queue,))
-            child.start()
-            assert queue.get(timeout=60) == here
-            child.join(30)
-            assert child.exitcode == 0
-    finally:
-        stop.set()
-        for thread in busy:
-            thread.join()
-
-
-def test_a_spawned_child_pools() -> None:
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    _in_child(queue)
-    here = queue.get(timeout=30)
-    child = context.Process(target=_in_child, args=(queue,))
-    child.start()
-    assert queue.get(timeout=120) == here
-    child.join(30)
-    assert child.exitcode == 0
-
-
-def pool_for_long(pool: pooling.MaxPool, x: Array) -> None:
-    stop = time.monotonic() + 60
-    while time.monotonic() < stop:
-        y, saved = pool.forward(x)
-        pool.backward(y, saved)
-
-
-@pytest.mark.parametrize("name", ["reference", "strided_slices", "numba_loops", "simd"])
-def test_an_interrupt_leaves_a_library_that_works(name: str) -> None:
-    pooling.set_num_threads(3)
-    x = np.random.default_rng(0).standard_normal((8, 20, 40, 40)).astype(np.float32)
-    pool = pooling.MaxPool(2, backend=name)
-    small = x[:1, :2]
-    exact = pooling.MaxPool(2, backend="argmax_switches")(x)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    pool.backward(*pool.forward(small))  # an interrupt while LLVM compiles gets lost in a callback
-    try:
-        for delay in (0.01, 0.02, 0.03):
-            timer = threading.Timer(delay, _thread.interrupt_main)
-            timer.start()
-            with pytest.raises(KeyboardInterrupt):
-                pool_for_long(pool, x)
-            timer.join()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert same_bits(pool(small), exact[:1, :2])
-    if name != "reference":
-        assert same_bits(pool(x), exact)
-
-
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def test_the_environment_sets_the_number() -> None:

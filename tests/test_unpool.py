@@ -18,7 +18,8 @@ def pooled(shape: tuple[int, ...], data_format: Any, *window: Any) -> tuple[Arra
     x = np.random.default_rng(0).standard_normal(shape)
     if data_format == "channels_last":
         x = np.moveaxis(x, 1, -1)
-    y, indices = pooling.max_pool(x, *window, data_format=data_format, return_indices=True)
+    options: Any = {"data_format": data_format, "return_indices": True, "backend": "strided_slices"}
+    y, indices = pooling.max_pool(x, *window, **options)
     return x, y, indices
 
 
@@ -50,7 +51,7 @@ def test_gradients(data_format: Any) -> None:
     unpool = pooling.MaxUnpool(2, data_format=data_format)
     pooling.gradcheck(unpool, y, arguments=(indices,))
     back, saved = unpool.forward(y, indices)
-    pool = pooling.MaxPool(2, data_format=data_format)
+    pool = pooling.MaxPool(2, data_format=data_format, backend="strided_slices")
     np.testing.assert_array_equal(pool.backward(y, pool.forward(x)[1]), back)  # the transposed of one another
     np.testing.assert_array_equal(unpool.backward(x, saved), y)
 
@@ -95,6 +96,7 @@ def test_places() -> None:
 
 Y = np.ones((1, 1, 2, 2))
 PLACES = np.array([[[[0, 1], [2, 3]]]])
+CALL: dict[str, Any] = {"y": Y, "indices": PLACES, "kernel_size": 2}
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "beyond the end": ({"indices": PLACES + 13}, r"indices is 16 at \(0, 0, 1, 1\): it must be from 0 to 15, or -1"),
     "negative": ({"indices": PLACES - 2}, r"indices is -2 at \(0, 0, 0, 0\)"),
@@ -122,7 +124,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 def test_wrong_arguments(name: str) -> None:
     arguments, message = WRONG[name]
     with pytest.raises(pooling.PoolingError, match=f"^(?:{message})"):
-        pooling.max_unpool(**{"y": Y, "indices": PLACES, "kernel_size": 2} | arguments)
+        pooling.max_unpool(**CALL | arguments)
 
 
 def test_wrong_gradients() -> None:

@@ -59,7 +59,7 @@ def backend(name: str) -> Backend:
     except (KeyError, TypeError):
         if isinstance(name, Backend):
             raise UnknownBackendError(f"backend is a Backend: pass its name, {name.name!r}") from None
-        if name == "auto":
+        if isinstance(name, str) and name == "auto":
             raise UnknownBackendError(
                 "backend='auto' is a choice among the backends, not one of them: pooling.pick(shape, dtype, operator) names it"
             ) from None

@@ -292,5 +292,6 @@ BACKEND = Backend(
     },
     ties=("first", "last", "split", "all"),
     limits=limits,
+    compiled=True,
     keeps_x=("split", "all"),
 )

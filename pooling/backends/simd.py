@@ -395,4 +395,5 @@ BACKEND = Backend(
     ops={"max": Pass(max_forward, max_backward, winning_taps), "avg": Pass(avg_forward, avg_backward)},
     ties=("first", "last"),
     limits=limits,
+    compiled=True,
 )

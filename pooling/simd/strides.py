@@ -5,10 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from llvmlite import ir
-from numba.core import types
-from numba.core.extending import intrinsic
-
+from pooling.compiler import intrinsic, ir, types
 from pooling.simd.vectors import VectorType, address, itemsize, llvm_type, storage
 
 INT = ir.IntType(32)

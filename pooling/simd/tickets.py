@@ -13,10 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-from numba.core import types
-from numba.core.extending import intrinsic
-
+from pooling.compiler import intrinsic, ir, types
 from pooling.jit import Errand, kernel
 from pooling.threads import ARGUMENTS, DONE, FUNCTION, INSIDE, LETTER, NEXT, NUMBER, WAITING, WHO, WITH
 

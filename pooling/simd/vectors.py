@@ -13,13 +13,20 @@ import functools
 import operator
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
-from llvmlite import ir
-from numba.core import config, types
-from numba.core.datamodel import models
-from numba.core.extending import intrinsic, lower_builtin, register_model, type_callable
-from numba.np import numpy_support
+
+from pooling.compiler import (
+    config,
+    intrinsic,
+    ir,
+    llvm,
+    lower_builtin,
+    models,
+    numpy_support,
+    register_model,
+    type_callable,
+    types,
+)
 
 BYTE = ir.IntType(8)
 
