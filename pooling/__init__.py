@@ -11,7 +11,7 @@ Importing this package loads NumPy and nothing else: Numba, and what the tuner's
 that uses them.
 """
 
-# `backend`, `backends` and `gradcheck` are functions here and modules below. Python binds a submodule to its package only
+# `backend`, `backends`, `gradcheck` and `tune` are functions here and modules below. Python binds a submodule to its package only
 # when it loads it, so the functions, bound after that, stay; `from pooling.backends import ...` finds the module anyway.
 from pooling.backend import Backend, Problem
 from pooling.backends import REGISTRY, backend, backends
@@ -21,7 +21,7 @@ from pooling.gradcheck import gradcheck
 from pooling.memory import get_buffer_bytes, set_buffer_bytes
 from pooling.operators import AvgPool, MaxPool, Saved
 from pooling.threads import get_num_threads, set_num_threads
-from pooling.tune import pick
+from pooling.tune import Choice, Layer, Recording, Tuned, WisdomWarning, pick, record, tune
 from pooling.window import Window
 
 __version__ = "0.1.0"
@@ -30,15 +30,20 @@ __all__ = [
     "REGISTRY",
     "AvgPool",
     "Backend",
+    "Choice",
     "DTypeError",
     "GradientError",
+    "Layer",
     "MaxPool",
     "PoolingError",
     "Problem",
+    "Recording",
     "Saved",
+    "Tuned",
     "UnknownBackendError",
     "UnsupportedError",
     "Window",
+    "WisdomWarning",
     "avg_pool",
     "backend",
     "backends",
@@ -47,6 +52,8 @@ __all__ = [
     "gradcheck",
     "max_pool",
     "pick",
+    "record",
     "set_buffer_bytes",
     "set_num_threads",
+    "tune",
 ]

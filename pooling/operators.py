@@ -6,7 +6,7 @@ Data runs one way::
                                    dy, saved  -> backend.backward fills dx -> dx
 
 An operator has no hidden state: what backward needs travels in :class:`Saved`, so one operator serves many threads.
-What follows from shape and dtype alone is worked out once per operator and remembered in a plan.
+What follows from shape and dtype alone is worked out once, and remembered in a plan.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from pooling.backends import backend
 from pooling.errors import DTypeError, PoolingError, UnsupportedError
 from pooling.indices import flat_indices
 from pooling.memory import empty
-from pooling.tune import pick
+from pooling.tune.choose import auto, state
+from pooling.tune.record import recordings
 from pooling.window import IntOrSeq, Padding, Window, as_int
 
 DataFormat = Literal["channels_first", "channels_last"]
@@ -48,6 +49,7 @@ class _Plan:
     y_shape: tuple[int, ...]
     canonical: tuple[int, ...]
     y_canonical: tuple[int, ...]
+    key: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class _Operator:
         self.data_format = data_format
         self.backend = backend_name
         self._of_problem = of_problem
-        self._plans: dict[tuple[tuple[int, ...], np.dtype[Any]], _Plan] = {}
+        self._plans: dict[tuple[Any, ...], _Plan] = {}
         self._check_arguments()
 
     def __repr__(self) -> str:
@@ -139,30 +141,28 @@ class _Operator:
             )
         return n
 
-    def _plan(self, x: Array) -> _Plan:
-        key = (x.shape, x.dtype)
+    def _plan(self, x: Array, training: bool) -> _Plan:
+        key = (x.shape, x.dtype, training, state()) if self.backend == "auto" else (x.shape, x.dtype)
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            plan = self._plans[key] = self._make_plan(x.shape, x.dtype)
+            plan = self._plans[key] = self._make_plan(x.shape, x.dtype, training, key)
         return plan
 
-    def _make_plan(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Plan:
+    def _make_plan(self, shape: tuple[int, ...], dtype: np.dtype[Any], training: bool, key: tuple[Any, ...]) -> _Plan:
         problem = _one(self.problem(shape))
         if problem.op == "avg" and dtype.kind != "f":
             raise DTypeError(f"x has dtype {dtype}: a mean of it would be rounded; pass x.astype(np.float32)")
-        name = self.backend
-        if name == "auto":
-            name = pick(shape, dtype, problem)
+        window, n = problem.window, problem.window.ndim
+        first = len(shape) - n - self._trailing
+        outer, inner = math.prod(shape[:first]), math.prod(shape[first + n :])
+        name = auto(problem, outer, inner, dtype, training) if self.backend == "auto" else self.backend
         chosen = backend(name)
         reason = chosen.why_not(shape, dtype, problem)
         if reason is not None:
             error = DTypeError if "does not take" in reason else UnsupportedError
             raise error(f"backend={name!r} can't do this: {reason}; use backend='auto' or another one")
-        n, window = problem.window.ndim, problem.window
-        first = len(shape) - n - self._trailing
-        outer, inner = math.prod(shape[:first]), math.prod(shape[first + n :])
         return _Plan(
             shape,
             dtype,
@@ -173,12 +173,15 @@ class _Operator:
             (*shape[:first], *window.output_size, *shape[first + n :]),
             (outer, *window.input_size, inner),
             (outer, *window.output_size, inner),
+            key,
         )
 
     def _forward(self, given: Any, out: Array | None, training: bool) -> tuple[Array, Array, Saved]:
         """x as the backend sees it, y, and what to hand to `backward`."""
         x = as_array("x", given)
-        plan = self._plan(x)
+        plan = self._plan(x, training)
+        for recording in recordings():
+            recording.note(plan.shape, plan.dtype, self, plan.problem, training)
         # Not only x may not be written to: where it is a copy, neither may what the caller has.
         y = empty(plan.y_shape, x.dtype) if out is None else check_out(out, plan.y_shape, x.dtype, x, given)
         kept: Kept = ()
@@ -237,12 +240,11 @@ class _Operator:
             `dy` or `saved` does not belong to this operator; nothing has been computed.
         """
         if not isinstance(saved, Saved):
-            kind = type(saved).__name__
             raise PoolingError(
-                f"saved is of type {kind}: pass what this operator's forward returned as its second value"
+                f"saved is of type {type(saved).__name__}: pass what this operator's forward returned as its second value"
             )
         plan = saved.plan
-        if self._plans.get((plan.shape, plan.dtype)) is not plan and (
+        if self._plans.get(plan.key) is not plan and (
             self.data_format != plan.data_format or self.problem(plan.shape) != plan.problem
         ):
             raise PoolingError(

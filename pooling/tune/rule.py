@@ -1,0 +1,89 @@
+"""The rule: what a backend's call will cost, from a handful of prices.
+
+The time of a call is a sum: so much for the call itself, for each byte of x and y, for each output's window along its axes,
+for each cell that an output looks at, and for each inner loop that NumPy or a compiler would begin. The prices of each
+backend, for each op, direction and layout, are in `rule.json`, in nanoseconds: `python -m bench fit` finds them in
+committed measurements. Where a backend splits its work over threads, the sum, but for the call itself, is divided by
+their number. No price is negative, so that the sum makes sense outside what was measured too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pooling.tune.layer import Facts
+
+PREFERENCE = ("simd", "numba_loops", "strided_slices", "repeat_mask", "reference")
+"""Fastest first, as the benchmarks order them: for problems that no price is known for."""
+
+PATH = Path(__file__).with_name("rule.json")
+
+TERMS = ("call", "bytes", "lengths", "taps", "loops", "loop taps")
+"""What has a price: see :func:`amounts`."""
+
+
+@cache
+def rule() -> dict[str, Any]:
+    """The prices by case, and the number of bytes from which on each backend splits its work; no prices without the file."""
+    try:
+        found = json.loads(PATH.read_text(encoding="utf-8"))
+        return {"prices": dict(found["prices"]), "splits": dict(found["splits"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"prices": {}, "splits": {}}
+
+
+def case_of(facts: Facts, backend: str) -> str:
+    """Which prices count."""
+    layout = "channels_first" if facts.inner == 1 else "channels_last"
+    problem = facts.problem
+    ties = {"first": "first or last", "last": "first or last"}.get(problem.ties, problem.ties)
+    with_ties = f" {ties}" if problem.op == "max" and facts.direction == "training" else ""
+    kind = "float16" if facts.dtype.char == "e" else "numbers"
+    return f"{backend}, {problem.op}{with_ties}, {facts.direction}, {layout}, {kind}"
+
+
+def amounts(facts: Facts) -> tuple[float, ...]:
+    """How much of each of :data:`TERMS` a call has.
+
+    A window's lengths are those along its axes, added up; its taps are those multiplied. An inner loop runs along a row of
+    the output, or in channels_last along the channels.
+    """
+    window = facts.problem.window
+    taps, lengths = window.n_taps, sum(window.kernel_size)
+    loops = facts.outputs / max(window.output_size[-1] if facts.inner == 1 else facts.inner, 1)
+    nbytes = facts.nbytes + facts.outputs * facts.dtype.itemsize
+    return (1.0, nbytes, facts.outputs * lengths, facts.outputs * taps, loops * lengths, loops * taps)
+
+
+def seconds(facts: Facts, backend: str, given: Mapping[str, Any] | None = None) -> float | None:
+    """What the rule expects a call to take; None where it has no prices."""
+    known = rule() if given is None else given
+    prices = known["prices"].get(case_of(facts, backend))
+    if prices is None:
+        return None
+    call, *rest = amounts(facts)
+    splits = facts.nbytes > known["splits"].get(backend, float("inf"))
+    work = sum(price * amount for price, amount in zip(prices[1:], rest, strict=True))
+    return float(1e-9 * (prices[0] * call + work / (facts.threads if splits else 1)))
+
+
+def fastest(facts: Facts, able: Sequence[str], given: Mapping[str, Any] | None = None) -> str:
+    """The backend among those able that the rule expects to be the fastest."""
+    return ranked(facts, able, given)[0]
+
+
+def ranked(facts: Facts, able: Sequence[str], given: Mapping[str, Any] | None = None) -> list[str]:
+    """Those able, fastest first; after those that the rule has prices for come others in the order of preference."""
+    expected = {name: seconds(facts, name, given) for name in able}
+    last = len(PREFERENCE)
+
+    def place(name: str) -> tuple[bool, float, int]:
+        time = expected[name]
+        preferred = PREFERENCE.index(name) if name in PREFERENCE else last
+        return time is None, 0.0 if time is None else time, preferred
+
+    return sorted(able, key=place)
