@@ -1,4 +1,4 @@
-"""Benchmarks run once, as tests, unless an option such as ``--benchmark-only`` asks for their times; no test sees a user's wisdom."""
+"""Benchmarks run once, as tests, unless an option such as ``--benchmark-only`` asks for times; tests see no user's wisdom."""
 
 from __future__ import annotations
 

@@ -74,7 +74,9 @@ def layer_of(data: Mapping[str, Any]) -> Layer:
     arguments = [argument for argument in inspect.signature(known[name]).parameters if argument != "backend"]
     unknown = [entry for entry in data if entry not in (*OF_LAYER, "op", "name", *arguments)]
     if unknown:
-        raise PoolingError(f"{unknown[0]!r} is no entry of a layer: there are {', '.join((*OF_LAYER, 'op', 'name', *arguments))}")
+        raise PoolingError(
+            f"{unknown[0]!r} is no entry of a layer: there are {', '.join((*OF_LAYER, 'op', 'name', *arguments))}"
+        )
     if "shape" not in data:
         raise PoolingError(f"shape is missing in {dict(data)!r}")
     try:
@@ -86,7 +88,9 @@ def layer_of(data: Mapping[str, Any]) -> Layer:
         raise PoolingError(f"count={count!r}: it must be a positive int")
     direction = data.get("direction", DIRECTIONS[0])
     shape = data["shape"]
-    layer = Layer(tuple(shape) if isinstance(shape, list) else shape, data.get("dtype", "float32"), operator, direction, count)
+    layer = Layer(
+        tuple(shape) if isinstance(shape, list) else shape, data.get("dtype", "float32"), operator, direction, count
+    )
     layer.facts()  # raises for what does not go together
     return layer
 
@@ -95,7 +99,9 @@ def data_of(layer: Layer) -> dict[str, Any]:
     """The entries that describe a layer, without those that are what they are by default."""
     operator: Any = layer.operator
     if not isinstance(operator, _Operator):
-        raise PoolingError(f"operator={operator!r}: only an operator, such as pooling.MaxPool(2), can be written to a file")
+        raise PoolingError(
+            f"operator={operator!r}: only an operator, such as pooling.MaxPool(2), can be written to a file"
+        )
     data: dict[str, Any] = {"op": type(operator).__name__.removesuffix("Pool").lower(), "shape": list(layer.shape)}
     data |= {"dtype": str(layer.facts().dtype), "direction": layer.direction, "count": layer.count}
     for name, argument in inspect.signature(type(operator)).parameters.items():
@@ -184,7 +190,9 @@ def _from_onnx(path: Path, batch: int | None) -> list[dict[str, Any]]:
     try:
         import onnx
     except ImportError:
-        raise PoolingError("reading ONNX models needs the package onnx: install it, or describe the layers in TOML") from None
+        raise PoolingError(
+            "reading ONNX models needs the package onnx: install it, or describe the layers in TOML"
+        ) from None
     try:
         graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False)).graph
     except OSError:
@@ -198,11 +206,13 @@ def _from_onnx(path: Path, batch: int | None) -> list[dict[str, Any]]:
             continue
         given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         kind = types.get(node.input[0])
-        sizes = [d.dim_value for d in kind.shape.dim] if kind else []
+        sizes = [] if kind is None else [d.dim_value for d in kind.shape.dim]
         if sizes and not sizes[0] and batch:
             sizes[0] = batch
-        if not sizes or not all(sizes):
-            raise PoolingError(f"the input of {node.name or node.op_type} has no fixed shape: pass --batch, or fix the model's input")
+        if kind is None or not sizes or not all(sizes):
+            raise PoolingError(
+                f"the input of {node.name or node.op_type} has no fixed shape: pass --batch, or fix the model's input"
+            )
         pads, n = given.get("pads"), len(given["kernel_shape"])
         automatic = given.get("auto_pad", b"NOTSET").decode().lower()
         entry = {
@@ -211,7 +221,11 @@ def _from_onnx(path: Path, batch: int | None) -> list[dict[str, Any]]:
             "dtype": str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)),
             "kernel_size": tuple(given["kernel_shape"]),
             "stride": tuple(given.get("strides", (1,) * n)),
-            "padding": automatic if automatic != "notset" else tuple(zip(pads[:n], pads[n:], strict=True)) if pads else 0,
+            "padding": automatic
+            if automatic != "notset"
+            else tuple(zip(pads[:n], pads[n:], strict=True))
+            if pads
+            else 0,
             "dilation": tuple(given.get("dilations", (1,) * n)),
             "ceil_mode": bool(given.get("ceil_mode", 0)),
             "direction": "inference",

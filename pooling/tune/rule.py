@@ -36,14 +36,15 @@ def rule() -> dict[str, Any]:
         return {"prices": {}, "splits": {}}
 
 
-def case_of(facts: Facts, backend: str) -> str:
-    """Which prices count."""
-    layout = "channels_first" if facts.inner == 1 else "channels_last"
+def cases(facts: Facts, backend: str) -> tuple[str, ...]:
+    """Which prices count: the first of these that there are, from the most particular to the most general."""
     problem = facts.problem
-    ties = {"first": "first or last", "last": "first or last"}.get(problem.ties, problem.ties)
-    with_ties = f" {ties}" if problem.op == "max" and facts.direction == "training" else ""
-    kind = "float16" if facts.dtype.char == "e" else "numbers"
-    return f"{backend}, {problem.op}{with_ties}, {facts.direction}, {layout}, {kind}"
+    passes = f"{backend}, {problem.op}, {facts.direction}"
+    if problem.op == "max" and facts.direction == "training":
+        passes += ", one winner" if problem.ties in ("first", "last") else f", ties {problem.ties}"
+    layout = "channels_first" if facts.inner == 1 else "channels_last"
+    kind = "float16" if facts.dtype.char == "e" else "other dtypes"
+    return f"{passes}, {layout}, {kind}", f"{passes}, {kind}", passes
 
 
 def amounts(facts: Facts) -> tuple[float, ...]:
@@ -62,7 +63,7 @@ def amounts(facts: Facts) -> tuple[float, ...]:
 def seconds(facts: Facts, backend: str, given: Mapping[str, Any] | None = None) -> float | None:
     """What the rule expects a call to take; None where it has no prices."""
     known = rule() if given is None else given
-    prices = known["prices"].get(case_of(facts, backend))
+    prices = next((known["prices"][case] for case in cases(facts, backend) if case in known["prices"]), None)
     if prices is None:
         return None
     call, *rest = amounts(facts)
