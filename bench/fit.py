@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import pooling
 from bench.environment import Machine, machine
@@ -39,6 +40,9 @@ FOLDS = 10
 
 SPLITS: tuple[float | None, ...] = (None, 1 << 18, 1 << 22)
 """Bytes from which on a backend may split its work over threads; of these the best fit is taken."""
+
+LARGEST_DOUBT = 10.0
+"""Factor by which prices may be off at most; those of a case with one measurement are."""
 
 LAYER_S = 1.0
 """Seconds for each problem, beside compilation."""
@@ -166,14 +170,28 @@ def _fit_backend(
 
 
 def _prices(rows: Sequence[tuple[Facts, float]], split: float | None) -> list[float]:
+    """The prices of a case in nanoseconds, and by what factor they are off, typically, at rows that are left out."""
+    times = np.array([time for _, time in rows])
+    work = np.array([_work(about, split) for about, _ in rows])
+    part = np.arange(len(rows)) % FOLDS
+    errors = []
+    for k in range(min(FOLDS, len(rows))):
+        others = _least_squares(work[part != k], times[part != k]) if len(rows) > 1 else np.zeros(work.shape[1])
+        expected = np.maximum(work[part == k] @ others, 1e-9)
+        errors += list(np.abs(np.log(expected / times[part == k])))
+    doubt = min(math.exp(math.sqrt(float(np.mean(np.square(errors))))), LARGEST_DOUBT)
+    return [*(float(f"{1e9 * price:.4g}") for price in _least_squares(work, times)), float(f"{doubt:.3g}")]
+
+
+def _least_squares(work: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Prices, none below zero, with the least sum of squared relative errors."""
     from scipy.optimize import nnls
 
-    times = np.array([time for _, time in rows])
-    matrix = np.array([_work(about, split) for about, _ in rows]) / times[:, None]
+    matrix = work / times[:, None]
     scale = np.abs(matrix).max(axis=0)
     scale[scale == 0] = 1.0
     solution, _ = nnls(matrix / scale, np.ones(len(times)))
-    return [float(f"{1e9 * price:.4g}") for price in solution / scale]
+    return np.asarray(solution / scale)
 
 
 def _work(about: Facts, split: float | None) -> list[float]:

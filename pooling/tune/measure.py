@@ -41,6 +41,9 @@ PART = 16
 HOPELESS = 6.0
 """A candidate is stopped when a part says that the whole would take so many times as long as the best so far."""
 
+SOON_S = 0.02
+"""Seconds below which a part says nothing: what a call costs whatever its size would count many times."""
+
 SLOWER = 1.5
 """One that even at its fastest takes so many times as long as the best has its time, and drops out."""
 
@@ -190,13 +193,14 @@ def _seconds(call: Callable[[], object], n: int) -> float:
 
 
 def _estimate(backend: Backend, facts: Facts, whole: _Arrays) -> float:
-    """Seconds of a whole call, by one on a part of it; 0 where there is not enough to make parts of."""
+    """Seconds of a whole call, by one on a part of it; 0 where it is soon done, or there is not enough to make parts of."""
     outer = facts.outer // PART
     if outer < 1:
         return 0.0
     part = whole.part(outer)
     call = part.call(backend)
-    return min(_seconds(call, 1) for _ in range(2)) * facts.outer / outer
+    expected = min(_seconds(call, 1) for _ in range(2)) * facts.outer / outer
+    return expected if expected > SOON_S else 0.0
 
 
 @dataclass

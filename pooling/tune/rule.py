@@ -4,7 +4,9 @@ The time of a call is a sum: so much for the call itself, for each byte of x and
 for each cell that an output looks at, and for each inner loop that NumPy or a compiler would begin. The prices of each
 backend, for each op, direction and layout, are in `rule.json`, in nanoseconds: `python -m bench fit` finds them in
 committed measurements. Where a backend splits its work over threads, the sum, but for the call itself, is divided by
-their number. No price is negative, so that the sum makes sense outside what was measured too.
+their number. No price is negative, so that the sum makes sense outside what was measured too. Behind the prices stands how
+far they are off, typically, at problems that they were not fitted on: of two backends with about the same expectation,
+the one whose times follow the sum more closely is taken.
 """
 
 from __future__ import annotations
@@ -39,12 +41,14 @@ def rule() -> dict[str, Any]:
 def cases(facts: Facts, backend: str) -> tuple[str, ...]:
     """Which prices count: the first of these that there are, from the most particular to the most general."""
     problem = facts.problem
-    passes = f"{backend}, {problem.op}, {facts.direction}"
-    if problem.op == "max" and facts.direction == "training":
-        passes += ", one winner" if problem.ties in ("first", "last") else f", ties {problem.ties}"
     layout = "channels_first" if facts.inner == 1 else "channels_last"
     kind = "float16" if facts.dtype.char == "e" else "other dtypes"
-    return f"{passes}, {layout}, {kind}", f"{passes}, {kind}", passes
+    passes = f"{backend}, {problem.op}, {facts.direction}"
+    general = (f"{passes}, {layout}, {kind}", f"{passes}, {layout}", passes)
+    if problem.op != "max" or facts.direction != "training":
+        return general
+    ties = "one winner" if problem.ties in ("first", "last") else f"ties {problem.ties}"
+    return f"{passes}, {layout}, {kind}, {ties}", *general
 
 
 def amounts(facts: Facts) -> tuple[float, ...]:
@@ -62,14 +66,21 @@ def amounts(facts: Facts) -> tuple[float, ...]:
 
 def seconds(facts: Facts, backend: str, given: Mapping[str, Any] | None = None) -> float | None:
     """What the rule expects a call to take; None where it has no prices."""
+    expected = expect(facts, backend, given)
+    return None if expected is None else expected[0]
+
+
+def expect(facts: Facts, backend: str, given: Mapping[str, Any] | None = None) -> tuple[float, float] | None:
+    """The seconds expected, and what they are multiplied with where backends are compared, to allow for errors."""
     known = rule() if given is None else given
-    prices = next((known["prices"][case] for case in cases(facts, backend) if case in known["prices"]), None)
-    if prices is None:
+    found = next((known["prices"][case] for case in cases(facts, backend) if case in known["prices"]), None)
+    if found is None:
         return None
+    *prices, doubt = found
     call, *rest = amounts(facts)
     splits = facts.nbytes > known["splits"].get(backend, float("inf"))
     work = sum(price * amount for price, amount in zip(prices[1:], rest, strict=True))
-    return float(1e-9 * (prices[0] * call + work / (facts.threads if splits else 1)))
+    return 1e-9 * (prices[0] * call + work / (facts.threads if splits else 1)), doubt
 
 
 def fastest(facts: Facts, able: Sequence[str], given: Mapping[str, Any] | None = None) -> str:
@@ -79,12 +90,12 @@ def fastest(facts: Facts, able: Sequence[str], given: Mapping[str, Any] | None =
 
 def ranked(facts: Facts, able: Sequence[str], given: Mapping[str, Any] | None = None) -> list[str]:
     """Those able, fastest first; after those that the rule has prices for come others in the order of preference."""
-    expected = {name: seconds(facts, name, given) for name in able}
+    expected = {name: expect(facts, name, given) for name in able}
     last = len(PREFERENCE)
 
     def place(name: str) -> tuple[bool, float, int]:
         time = expected[name]
         preferred = PREFERENCE.index(name) if name in PREFERENCE else last
-        return time is None, 0.0 if time is None else time, preferred
+        return time is None, 0.0 if time is None else time[0] * time[1], preferred
 
     return sorted(able, key=place)

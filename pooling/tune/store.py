@@ -140,7 +140,7 @@ class Store:
         """What the file holds; nothing where there is none, and `instead`, after a warning, of one that is damaged."""
         try:
             return from_text(text_of(path))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return Wisdom()
         except WisdomError as error:
             if have_lock:
