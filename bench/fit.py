@@ -33,16 +33,14 @@ from pooling.tune.rule import amounts, cases, fastest, ranked, seconds
 
 MEASURED = ROOT / "reports" / "results" / "rule.json"
 
-LEAST = 8
-"""Measurements that a case needs for prices of its own; with fewer, those of a more general one count."""
+WEIGHTS = (1.0, 0.01, 0.003, 0.001)
+"""How much a measurement counts for its own case, and for others with which it shares less: so that a case with few
+measurements of its own gets, for what those say nothing of, the prices of its relatives."""
 
 FOLDS = 10
 
 SPLITS: tuple[float | None, ...] = (None, 1 << 18, 1 << 22)
 """Bytes from which on a backend may split its work over threads; of these the best fit is taken."""
-
-LARGEST_DOUBT = 10.0
-"""Factor by which prices may be off at most; those of a case with one measurement are."""
 
 LAYER_S = 1.0
 """Seconds for each problem, beside compilation."""
@@ -158,40 +156,32 @@ def fit(observations: Iterable[Observation]) -> dict[str, Any]:
 def _fit_backend(
     name: str, rows: Sequence[tuple[Facts, float]], split: float | None
 ) -> tuple[float, dict[str, list[float]]]:
-    """The sum of squared relative errors, and the prices of each case with enough measurements."""
-    by_case: dict[str, list[tuple[Facts, float]]] = defaultdict(list)
-    for about, time in rows:
-        for case in cases(about, name):
-            by_case[case].append((about, time))
-    most_general = {cases(about, name)[-1] for about, _ in rows}
-    found = {case: _prices(of, split) for case, of in by_case.items() if len(of) >= LEAST or case in most_general}
+    """The sum of squared relative errors, and the prices of each case."""
+    found = {}
+    times = np.array([time for _, time in rows])
+    work = np.array([_work(about, split) for about, _ in rows]) / times[:, None]
+    scale = work.max(axis=0)
+    scale[scale == 0] = 1.0
+    of_rows = [cases(about, name) for about, _ in rows]
+    for chain in sorted({its[i:] for its in of_rows for i in range(len(its))}):
+        weights = np.array([_weight(chain, its) for its in of_rows])
+        prices = _least_squares(work / scale, weights) / scale
+        found[chain[0]] = [float(f"{1e9 * price:.4g}") for price in prices]
     given = {"prices": found, "splits": {} if split is None else {name: split}}
     return sum(math.log((seconds(about, name, given) or time) / time) ** 2 for about, time in rows), found
 
 
-def _prices(rows: Sequence[tuple[Facts, float]], split: float | None) -> list[float]:
-    """The prices of a case in nanoseconds, and by what factor they are off, typically, at rows that are left out."""
-    times = np.array([time for _, time in rows])
-    work = np.array([_work(about, split) for about, _ in rows])
-    part = np.arange(len(rows)) % FOLDS
-    errors = []
-    for k in range(min(FOLDS, len(rows))):
-        others = _least_squares(work[part != k], times[part != k]) if len(rows) > 1 else np.zeros(work.shape[1])
-        expected = np.maximum(work[part == k] @ others, 1e-9)
-        errors += list(np.abs(np.log(expected / times[part == k])))
-    doubt = min(math.exp(math.sqrt(float(np.mean(np.square(errors))))), LARGEST_DOUBT)
-    return [*(float(f"{1e9 * price:.4g}") for price in _least_squares(work, times)), float(f"{doubt:.3g}")]
+def _weight(chain: Sequence[str], of_row: Sequence[str]) -> float:
+    """How much a row counts for the first case of `chain`: in full if it is of that case, and less the further off it is."""
+    return next((weight for case, weight in zip(chain, WEIGHTS, strict=False) if case in of_row), 0.0)
 
 
-def _least_squares(work: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Prices, none below zero, with the least sum of squared relative errors."""
+def _least_squares(work: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Prices, none below zero, with the least sum of squared relative errors, given work for each unit of time."""
     from scipy.optimize import nnls
 
-    matrix = work / times[:, None]
-    scale = np.abs(matrix).max(axis=0)
-    scale[scale == 0] = 1.0
-    solution, _ = nnls(matrix / scale, np.ones(len(times)))
-    return np.asarray(solution / scale)
+    root = np.sqrt(weights)
+    return np.asarray(nnls(work * root[:, None], root)[0])
 
 
 def _work(about: Facts, split: float | None) -> list[float]:

@@ -13,7 +13,7 @@ from typing import Any
 from pooling.model import layer_of
 from pooling.tune.layer import Layer
 
-COUNT = 120
+COUNT = 220
 SEED = 20
 
 SIZES = (10, 24)

@@ -83,10 +83,11 @@ class Times:
 
 @dataclass
 class Outcome:
-    """What came of measuring: times of those that were proven, and why others were refused."""
+    """What came of measuring: times of those that were proven, why others were refused, and which of these raised errors."""
 
     times: dict[str, Times] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    raised: set[str] = field(default_factory=set)
     in_time: bool = True
 
 
@@ -133,6 +134,7 @@ def measure(facts: Facts, names: Sequence[str], clock: Clock, share: Clock, best
                     reason = arrays.differ(witness, name)
         except Exception as error:  # whatever a candidate does wrong, the others are measured
             reason = f"it raises {error!r}"
+            outcome.raised.add(name)
         if reason is not None:
             outcome.refused[name] = reason
             continue

@@ -1,12 +1,10 @@
 """The rule: what a backend's call will cost, from a handful of prices.
 
-The time of a call is a sum: so much for the call itself, for each byte of x and y, for each output's window along its axes,
-for each cell that an output looks at, and for each inner loop that NumPy or a compiler would begin. The prices of each
-backend, for each op, direction and layout, are in `rule.json`, in nanoseconds: `python -m bench fit` finds them in
-committed measurements. Where a backend splits its work over threads, the sum, but for the call itself, is divided by
-their number. No price is negative, so that the sum makes sense outside what was measured too. Behind the prices stands how
-far they are off, typically, at problems that they were not fitted on: of two backends with about the same expectation,
-the one whose times follow the sum more closely is taken.
+The time of a call is a sum: so much for the call itself, for each byte of x and y, for each cell that a window looks at, be it
+taken axis by axis or as a whole, and for each inner loop over such cells that NumPy or a compiler would begin. The
+prices of each backend, for each op, direction, layout and policy, are in `rule.json`, in nanoseconds: `python -m bench fit`
+finds them in committed measurements. Where a backend splits its work over threads, the sum, but for the call itself, is
+divided by their number. No price is negative, so that the sum makes sense outside what was measured too.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ PREFERENCE = ("simd", "numba_loops", "strided_slices", "repeat_mask", "reference
 
 PATH = Path(__file__).with_name("rule.json")
 
-TERMS = ("call", "bytes", "lengths", "taps", "loops", "loop taps")
+TERMS = ("call", "bytes", "passes", "lengths", "taps", "loops over passes", "loops over lengths", "loops over taps")
 """What has a price: see :func:`amounts`."""
 
 
@@ -54,33 +52,33 @@ def cases(facts: Facts, backend: str) -> tuple[str, ...]:
 def amounts(facts: Facts) -> tuple[float, ...]:
     """How much of each of :data:`TERMS` a call has.
 
-    A window's lengths are those along its axes, added up; its taps are those multiplied. An inner loop runs along a row of
-    the output, or in channels_last along the channels.
+    Passes are the cells looked at when windows are taken axis by axis, the last axis first, over all of the others; lengths those
+    along the axes of each window, and taps those of each window as a whole. An inner loop runs along a row of the output,
+    or in channels_last along the channels.
     """
     window = facts.problem.window
-    taps, lengths = window.n_taps, sum(window.kernel_size)
-    loops = facts.outputs / max(window.output_size[-1] if facts.inner == 1 else facts.inner, 1)
+    taps, lengths = facts.outputs * window.n_taps, facts.outputs * sum(window.kernel_size)
+    passes, cells = 0, facts.cells
+    for size, out, kernel in reversed(
+        list(zip(window.input_size, window.output_size, window.kernel_size, strict=True))
+    ):
+        cells = cells // max(size, 1) * out
+        passes += cells * kernel
+    row = max(window.output_size[-1] if facts.inner == 1 else facts.inner, 1)
     nbytes = facts.nbytes + facts.outputs * facts.dtype.itemsize
-    return (1.0, nbytes, facts.outputs * lengths, facts.outputs * taps, loops * lengths, loops * taps)
+    return (1.0, nbytes, passes, lengths, taps, passes / row, lengths / row, taps / row)
 
 
 def seconds(facts: Facts, backend: str, given: Mapping[str, Any] | None = None) -> float | None:
     """What the rule expects a call to take; None where it has no prices."""
-    expected = expect(facts, backend, given)
-    return None if expected is None else expected[0]
-
-
-def expect(facts: Facts, backend: str, given: Mapping[str, Any] | None = None) -> tuple[float, float] | None:
-    """The seconds expected, and what they are multiplied with where backends are compared, to allow for errors."""
     known = rule() if given is None else given
-    found = next((known["prices"][case] for case in cases(facts, backend) if case in known["prices"]), None)
-    if found is None:
+    prices = next((known["prices"][case] for case in cases(facts, backend) if case in known["prices"]), None)
+    if prices is None:
         return None
-    *prices, doubt = found
     call, *rest = amounts(facts)
     splits = facts.nbytes > known["splits"].get(backend, float("inf"))
     work = sum(price * amount for price, amount in zip(prices[1:], rest, strict=True))
-    return 1e-9 * (prices[0] * call + work / (facts.threads if splits else 1)), doubt
+    return float(1e-9 * (prices[0] * call + work / (facts.threads if splits else 1)))
 
 
 def fastest(facts: Facts, able: Sequence[str], given: Mapping[str, Any] | None = None) -> str:
@@ -90,12 +88,12 @@ def fastest(facts: Facts, able: Sequence[str], given: Mapping[str, Any] | None =
 
 def ranked(facts: Facts, able: Sequence[str], given: Mapping[str, Any] | None = None) -> list[str]:
     """Those able, fastest first; after those that the rule has prices for come others in the order of preference."""
-    expected = {name: expect(facts, name, given) for name in able}
+    expected = {name: seconds(facts, name, given) for name in able}
     last = len(PREFERENCE)
 
     def place(name: str) -> tuple[bool, float, int]:
         time = expected[name]
         preferred = PREFERENCE.index(name) if name in PREFERENCE else last
-        return time is None, 0.0 if time is None else time[0] * time[1], preferred
+        return time is None, 0.0 if time is None else time, preferred
 
     return sorted(able, key=place)

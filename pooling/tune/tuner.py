@@ -203,5 +203,6 @@ def as_measured(outcome: Outcome) -> Mapping[str, Measured]:
         source = source_of(REGISTRY[name])
         found[name] = Measured(source, when, median, low, high, len(times.samples), times.note)
     for name, reason in outcome.refused.items():
-        found[name] = Measured(source_of(REGISTRY[name]), when, note=f"wrong: {reason}")
+        if name not in outcome.raised:  # an error may be one of the moment, such as memory that ran out
+            found[name] = Measured(source_of(REGISTRY[name]), when, note=f"wrong: {reason}")
     return found
