@@ -185,9 +185,9 @@ def _least_squares(work: NDArray[np.float64], weights: NDArray[np.float64]) -> N
 
 
 def _work(about: Facts, split: float | None) -> list[float]:
-    call, *rest = amounts(about)
+    calls, work = amounts(about)
     threads = about.threads if split is not None and about.nbytes > split else 1
-    return [call, *(amount / threads for amount in rest)]
+    return [*calls, *(amount / threads for amount in work)]
 
 
 @dataclass(frozen=True)

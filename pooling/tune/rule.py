@@ -1,10 +1,10 @@
 """The rule: what a backend's call will cost, from a handful of prices.
 
-The time of a call is a sum: so much for the call itself, for each byte of x and y, for each cell that a window looks at, be it
-taken axis by axis or as a whole, and for each inner loop over such cells that NumPy or a compiler would begin. The
-prices of each backend, for each op, direction, layout and policy, are in `rule.json`, in nanoseconds: `python -m bench fit`
-finds them in committed measurements. Where a backend splits its work over threads, the sum, but for the call itself, is
-divided by their number. No price is negative, so that the sum makes sense outside what was measured too.
+The time of a call is a sum: so much for the call itself and for each cell of a window, for which NumPy is called; then for each
+byte of x and y, for each cell that the windows look at, be they taken axis by axis or as a whole, and for each inner loop
+over such cells. The prices of each backend, for each op, direction, layout and policy, are in `rule.json`, in nanoseconds:
+`python -m bench fit` finds them in committed measurements. Where a backend splits its work over threads, what follows
+"then" is divided by their number. No price is negative, so that the sum makes sense outside what was measured too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,18 @@ PREFERENCE = ("simd", "numba_loops", "strided_slices", "repeat_mask", "reference
 
 PATH = Path(__file__).with_name("rule.json")
 
-TERMS = ("call", "bytes", "passes", "lengths", "taps", "loops over passes", "loops over lengths", "loops over taps")
+TERMS = (
+    "call",
+    "call for each length",
+    "call for each tap",
+    "bytes",
+    "passes",
+    "lengths",
+    "taps",
+    "loops over passes",
+    "loops over lengths",
+    "loops over taps",
+)
 """What has a price: see :func:`amounts`."""
 
 
@@ -42,23 +53,25 @@ def cases(facts: Facts, backend: str) -> tuple[str, ...]:
     layout = "channels_first" if facts.inner == 1 else "channels_last"
     kind = "float16" if facts.dtype.char == "e" else "other dtypes"
     passes = f"{backend}, {problem.op}, {facts.direction}"
-    general = (f"{passes}, {layout}, {kind}", f"{passes}, {layout}", passes)
+    any_op = f"{backend}, {facts.direction}, {layout}"
+    general = (f"{passes}, {layout}, {kind}", f"{passes}, {layout}", any_op)
     if problem.op != "max" or facts.direction != "training":
         return general
     ties = "one winner" if problem.ties in ("first", "last") else f"ties {problem.ties}"
     return f"{passes}, {layout}, {kind}, {ties}", *general
 
 
-def amounts(facts: Facts) -> tuple[float, ...]:
-    """How much of each of :data:`TERMS` a call has.
+def amounts(facts: Facts) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """How much of each of :data:`TERMS` a call has: first what is there whatever the arrays' size, then the work.
 
-    Passes are the cells looked at when windows are taken axis by axis, the last axis first, over all of the others; lengths those
-    along the axes of each window, and taps those of each window as a whole. An inner loop runs along a row of the output,
-    or in channels_last along the channels.
+    Lengths are those of a window along its axes, added up, and taps its cells: NumPy is called for each. Of the work, passes are
+    the cells looked at when windows are taken axis by axis, the last axis first, over all of the others; lengths those along
+    the axes of each window; taps those of each window as a whole. An inner loop runs along a row of the output, or in
+    channels_last along the channels.
     """
     window = facts.problem.window
-    taps, lengths = facts.outputs * window.n_taps, facts.outputs * sum(window.kernel_size)
-    passes, cells = 0, facts.cells
+    taps, lengths = float(window.n_taps), float(sum(window.kernel_size))
+    passes, cells = 0.0, facts.cells
     for size, out, kernel in reversed(
         list(zip(window.input_size, window.output_size, window.kernel_size, strict=True))
     ):
@@ -66,7 +79,8 @@ def amounts(facts: Facts) -> tuple[float, ...]:
         passes += cells * kernel
     row = max(window.output_size[-1] if facts.inner == 1 else facts.inner, 1)
     nbytes = facts.nbytes + facts.outputs * facts.dtype.itemsize
-    return (1.0, nbytes, passes, lengths, taps, passes / row, lengths / row, taps / row)
+    looked_at = (passes, facts.outputs * lengths, facts.outputs * taps)
+    return (1.0, lengths, taps), (nbytes, *looked_at, *(cells / row for cells in looked_at))
 
 
 def seconds(facts: Facts, backend: str, given: Mapping[str, Any] | None = None) -> float | None:
@@ -75,10 +89,11 @@ def seconds(facts: Facts, backend: str, given: Mapping[str, Any] | None = None) 
     prices = next((known["prices"][case] for case in cases(facts, backend) if case in known["prices"]), None)
     if prices is None:
         return None
-    call, *rest = amounts(facts)
+    calls, work = amounts(facts)
     splits = facts.nbytes > known["splits"].get(backend, float("inf"))
-    work = sum(price * amount for price, amount in zip(prices[1:], rest, strict=True))
-    return float(1e-9 * (prices[0] * call + work / (facts.threads if splits else 1)))
+    threads = facts.threads if splits else 1
+    parts = (*calls, *(amount / threads for amount in work))
+    return float(1e-9 * sum(price * amount for price, amount in zip(prices, parts, strict=True)))
 
 
 def fastest(facts: Facts, able: Sequence[str], given: Mapping[str, Any] | None = None) -> str:
