@@ -208,9 +208,10 @@ class Judged:
 def cross_validate(observations: Sequence[Observation]) -> list[Judged]:
     """Judge each observation by a rule fitted on those of other groups."""
     groups = sorted({one.group for one in observations})
-    fold = {group: i % FOLDS for i, group in enumerate(groups)}
+    folds = min(FOLDS, len(groups))
+    fold = {group: i % folds for i, group in enumerate(groups)}
     judged = []
-    for k in range(FOLDS):
+    for k in range(folds):
         given = fit(one for one in observations if fold[one.group] != k)
         for one in observations:
             if fold[one.group] == k:

@@ -157,7 +157,8 @@ def _bar(budget_s: float) -> Iterator[Callable[[int, int, str], None]]:
         MofNCompleteColumn(),
         TextColumn("at most {task.fields[left]:.0f} s left  {task.description}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None, left=budget_s)
 
         def show(done: int, of: int, key: str) -> None:

@@ -160,7 +160,8 @@ def _tune_one(about: Facts, described: str, clock: Clock, share: Clock, again: b
     key = about.key
     able, reasons = sort_out(about)
     if not able or not about.outputs:
-        tuned.left[key] = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "its input is empty"
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        tuned.left[key] = "its input is empty" if able else told
         return
     record = store.exact(about)
     known = {} if again or record is None else current(record, able)
