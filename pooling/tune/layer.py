@@ -136,7 +136,7 @@ def facts(
         raise PoolingError(f"shape={shape!r}: give the input's sizes, such as (64, 20, 24, 24)")
     sizes = tuple(as_int("shape", size, shape, least=0) for size in shape)
     try:
-        element = np.dtype(dtype)
+        element = np.dtype(dtype).newbyteorder("=")
     except TypeError:
         raise PoolingError(f"dtype={dtype!r}: NumPy knows no such dtype; try 'float32'") from None
     threads = get_num_threads() if threads is None else as_int("threads", threads, threads, least=1)
