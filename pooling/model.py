@@ -104,11 +104,10 @@ def data_of(layer: Layer) -> dict[str, Any]:
         )
     data: dict[str, Any] = {"op": type(operator).__name__.removesuffix("Pool").lower(), "shape": list(layer.shape)}
     data |= {"dtype": str(layer.facts().dtype), "direction": layer.direction, "count": layer.count}
+    given = vars(operator) | operator._of_problem
     for name, argument in inspect.signature(type(operator)).parameters.items():
-        if name != "backend":
-            value = operator._of_problem[name] if name in operator._of_problem else getattr(operator, name)
-            if value != argument.default:
-                data[name] = value
+        if name != "backend" and given[name] != argument.default:
+            data[name] = given[name]
     return data
 
 

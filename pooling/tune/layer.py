@@ -27,6 +27,9 @@ Direction = Literal["training", "inference"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 """A forward pass that keeps what backward needs, with that backward pass; or a forward pass alone."""
 
+LONG = 40
+"""Characters beyond which an argument is not spelled out in a key."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -188,5 +191,14 @@ def _spelled(value: Any) -> list[str]:
         elif field.name == "size" and isinstance(entry, int):
             words.append(f"size<={bucket(entry)}")
         else:
-            words.append(str(entry) if field.name == "op" else f"{field.name}={entry}".replace(" ", ""))
+            words.append(str(entry) if field.name == "op" else f"{field.name}={_short(str(entry))}")
     return words
+
+
+def _short(text: str) -> str:
+    """A value in one word; a long one, such as a list of regions, as a digest."""
+    if len(text) > LONG:
+        import hashlib
+
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return text.replace(" ", "")

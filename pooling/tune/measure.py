@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from statistics import quantiles
 from time import perf_counter
 from typing import Any
@@ -23,7 +23,6 @@ import numpy as np
 from pooling.backend import Array, Backend, Kept
 from pooling.backends import REGISTRY
 from pooling.tune.layer import Facts
-from pooling.window import Axis
 
 PLANES = 21
 """In a small cut: no multiple of any vector's lanes."""
@@ -295,8 +294,8 @@ class _Proof:
 
 
 def _shorter(axis: Any) -> Any:
-    """The axis cut by whole strides, so that windows end at the edge in the same way; an axis of another kind as it is."""
-    if not isinstance(axis, Axis):
+    """The axis cut by whole strides, so that windows end at the edge in the same way; one without a stride as it is."""
+    if "stride" not in {field.name for field in fields(axis)}:
         return axis
     wanted = max(axis.span + axis.stride - axis.before - axis.after, SHORT)
     return replace(axis, size=axis.size - max(0, axis.size - wanted) // axis.stride * axis.stride)
