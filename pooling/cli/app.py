@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -13,13 +14,20 @@ from typer.exceptions import TyperException
 import pooling
 
 
+def _one_line(message: Warning | str, *where: Any, **options: Any) -> None:
+    typer.echo(f"pooling: {message}", err=True)
+
+
 class OneLineErrors(TyperGroup):
     """A group of commands whose errors are one line, the user's as well as the library's."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         standalone = options.get("standalone_mode", True)
         try:
-            code = super().main(*args, **options | {"standalone_mode": False})
+            with warnings.catch_warnings():
+                if standalone:
+                    warnings.showwarning = _one_line
+                code = super().main(*args, **options | {"standalone_mode": False})
         except (TyperException, pooling.PoolingError) as error:
             if not standalone:
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated, Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import typer
 
 import pooling
 from pooling.backend import Op, Ties
-from pooling.operators import AvgPool, DataFormat, MaxPool
+from pooling.model import operators
+from pooling.operators import DataFormat
 from pooling.tune.layer import Direction
 
 Shape = Annotated[str, typer.Option(help="Of the input, such as 64,20,24,24.")]
@@ -45,9 +47,10 @@ def layer_of(
     sizes = _integers("shape", shape)
     if min(sizes) < 0:
         raise pooling.PoolingError(f"--shape {shape}: sizes can't be negative")
-    if op == "avg" and ties is not None:
-        raise pooling.PoolingError(f"--ties {ties}: a mean has no ties; leave it out, or pass --op max")
-    window: dict[str, Any] = {
+    made_by = operators()[op]
+    if ties is not None and "ties" not in inspect.signature(made_by).parameters:
+        raise pooling.PoolingError(f"--ties {ties}: only a maximum has ties; leave it out, or pass --op max")
+    arguments: dict[str, Any] = {
         "kernel_size": _one_or_many("kernel", kernel),
         "stride": None if stride is None else _one_or_many("stride", stride),
         "padding": _padding(padding),
@@ -55,7 +58,7 @@ def layer_of(
         "ceil_mode": ceil_mode,
         "data_format": data_format,
     }
-    operator = AvgPool(**window) if op == "avg" else MaxPool(**window, ties=ties or "first")
+    operator = made_by(**arguments | ({} if ties is None else {"ties": ties}))
     return pooling.Layer(sizes, _dtype(dtype), operator, direction)
 
 

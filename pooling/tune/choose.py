@@ -225,7 +225,7 @@ def explained(about: Facts) -> Choice:
     """The choice with its reasons."""
     name = choose(about)
     able, left_out = sort_out(about)
-    record = recorded(about) if len(able) > 1 else None
+    record = recorded(about)
     known = current(record, able) if record else {}
     if record is None or not any(one.median_us for one in known.values()):
         expected = [Ranked(n, rule.seconds(about, n)) for n in rule.ranked(about, able)]

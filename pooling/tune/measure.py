@@ -36,6 +36,9 @@ REFERENCE_CELLS = 400_000
 ULPS = 64
 """But for maxima, whose bits are compared, results may differ by this many units in the last place of the largest value."""
 
+BLOCK = (1 << 20) - 3
+"""Values that are drawn at random, and then repeated: to draw them takes longer than to pool them."""
+
 PART = 16
 HOPELESS = 6.0
 """A candidate is stopped when a part says that the whole would take so many times as long as the best so far."""
@@ -46,8 +49,8 @@ SOON_S = 0.02
 SLOWER = 1.5
 """One that even at its fastest takes so many times as long as the best has its time, and drops out."""
 
-FEW, MOST = 5, 41
-"""Rounds before anybody drops out, and at most."""
+LEAST, FEW, MOST = 3, 5, 41
+"""Samples that make a time; rounds before anybody drops out; rounds at most."""
 
 SAMPLE_S = 3e-4
 """Least duration of a sample."""
@@ -82,7 +85,19 @@ class Times:
 
 @dataclass
 class Outcome:
-    """What came of measuring: times of those that were proven, why others were refused, and which of these raised errors."""
+    """What came of measuring.
+
+    Parameters
+    ----------
+    times
+        Of those that were proven.
+    refused
+        Why others were not.
+    raised
+        Which of these raised errors.
+    in_time
+        Whether there was time for all.
+    """
 
     times: dict[str, Times] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
@@ -121,7 +136,7 @@ def measure(facts: Facts, names: Sequence[str], clock: Clock, share: Clock, best
             if reason is None and expected > HOPELESS * best_s:
                 outcome.times[name] = Times((expected,), "stopped early: hopeless by a part of the work")
                 continue
-            if reason is None and expected > max(clock.left, 0) and best_s < math.inf:
+            if reason is None and LEAST * expected > clock.left:
                 outcome.in_time = False
                 continue
             if reason is None:
@@ -166,7 +181,6 @@ def _take_turns(
                     break
                 samples[name].append(_seconds(calls[name], repeats[name]))
             if clock.left <= 0:
-                outcome.in_time = outcome.in_time and turn + 1 >= FEW
                 break
             if turn + 1 < FEW:
                 continue
@@ -182,8 +196,10 @@ def _take_turns(
         if enabled:
             gc.enable()
     for name, seconds in samples.items():
-        if seconds:
+        if len(seconds) >= LEAST:
             outcome.times[name] = Times(tuple(seconds), notes[name])
+        else:
+            outcome.in_time = False
 
 
 def _seconds(call: Callable[[], object], n: int) -> float:
@@ -222,7 +238,7 @@ class _Arrays:
         y = np.empty((outer, *window.output_size, facts.inner), facts.dtype)
         dy = y
         if facts.dtype.kind == "f":
-            dy = np.asarray(rng.standard_normal(y.shape, np.float32), facts.dtype)
+            dy = np.resize(rng.standard_normal(BLOCK, np.float32), y.shape).astype(facts.dtype)
         return cls(facts, x, dy, y, np.empty_like(x))
 
     def part(self, outer: int) -> _Arrays:
@@ -307,9 +323,9 @@ def _values(rng: np.random.Generator, shape: tuple[int, ...], facts: Facts, proo
     if dtype.kind != "f":
         low, high = (0, 2) if dtype.kind == "b" else (0, 4 if proof else 100)
         return rng.integers(low, high, shape).astype(dtype)
-    x = rng.standard_normal(shape, np.float32)
     if not proof:
-        return np.maximum(x, 0, out=x).astype(dtype, copy=False)
+        return np.resize(np.maximum(rng.standard_normal(BLOCK, np.float32), 0), shape).astype(dtype, copy=False)
+    x = rng.standard_normal(shape, np.float32)
     x = np.round(x)
     if facts.problem.op == "max":
         x[rng.random(shape) < 0.05] = np.nan

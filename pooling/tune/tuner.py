@@ -19,6 +19,9 @@ from pooling.tune.store import frozen, store
 from pooling.tune.wisdom import Measured, Record, chosen
 from pooling.window import as_int
 
+CALLS = 10
+"""Calls of the likeliest candidate that there has to be time for, or a layer is not begun."""
+
 
 @dataclass
 class Tuned:
@@ -169,15 +172,20 @@ def _tune_one(about: Facts, described: str, clock: Clock, share: Clock, again: b
     if not names:
         tuned.known.append(key)
         return
-    if clock.left <= 0:
+    expected = rule.seconds(about, names[0]) or 0.0
+    if clock.left <= CALLS * expected:
         tuned.left[key] = "no time was left"
         return
     best = min((one.seconds for one in known.values()), default=float("inf"))
     outcome = measure(about, names, clock, share, best)
     if outcome.refused:
         tuned.refused[key] = outcome.refused
-    if not known and (not outcome.in_time or not outcome.times):
-        tuned.left[key] = "no time was left" if not outcome.in_time else "no candidate gave the right result"
+    if not outcome.in_time:
+        late = [name for name in names if name not in outcome.times and name not in outcome.refused]
+        tuned.left[key] = f"no time was left for {', '.join(late)}"
+    elif not known and not outcome.times:
+        tuned.left[key] = "no candidate gave the right result"
+    if not known and not outcome.times:
         return
     candidates = dict(record.candidates) if record else {}
     candidates |= as_measured(outcome)
