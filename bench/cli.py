@@ -207,7 +207,7 @@ def fit(
         for one in run:
             observations += fitting.of_results(one)
         found = fitting.fit(observations)
-        fitting.write(found, observations, out or rule.PATH)
+        fitting.write(found, observations, out or Path(rule.PATH))
         for line in describe_fit(fitting.cross_validate(observations)):
             typer.echo(line)
         typer.echo(out or rule.PATH)

@@ -221,7 +221,7 @@ def cross_validate(observations: Sequence[Observation]) -> list[Judged]:
     return judged
 
 
-def write(found: Mapping[str, Any], observations: Sequence[Observation], path: Path = rule.PATH) -> None:
+def write(found: Mapping[str, Any], observations: Sequence[Observation], path: Path = Path(rule.PATH)) -> None:
     """Write the rule, a case a line."""
     prices = ",\n".join(
         f"  {json.dumps(case)}: {json.dumps(values)}" for case, values in sorted(found["prices"].items())

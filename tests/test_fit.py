@@ -88,7 +88,7 @@ def test_the_committed_rule_is_what_the_committed_measurements_give(tmp_path: Pa
     seen = [*fit.of_file(MEASURED / "rule.json"), *fit.of_results(load(MEASURED / "standard.json"))]
     out = tmp_path / "rule.json"
     fit.write(fit.fit(seen), seen, out)
-    again, committed = (json.loads(path.read_text(encoding="utf-8")) for path in (out, rule.PATH))
+    again, committed = (json.loads(path.read_text(encoding="utf-8")) for path in (out, Path(rule.PATH)))
     assert again["prices"].keys() == committed["prices"].keys(), "run python -m bench fit --no-measure"
     for one in seen:
         able = list(one.times)

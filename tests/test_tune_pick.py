@@ -187,7 +187,7 @@ def test_the_rule_has_prices_for_every_backend_but_the_reference() -> None:
 
 
 def test_without_its_file_the_rule_falls_back_to_an_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rule, "PATH", tmp_path / "none.json")
+    monkeypatch.setattr(rule, "PATH", str(tmp_path / "none.json"))
     rule.rule.cache_clear()
     try:
         assert explain().backend == "simd"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from pooling.backend import Backend
 from pooling.backends import REGISTRY
@@ -85,11 +85,12 @@ def _imports(source: bytes) -> Iterator[str]:
 def _source(module: str) -> bytes:
     """The text of a module; nothing where it has no file."""
     name = module.split(".")
-    base = Path(__file__).parent.parent.joinpath(*name[1:])
+    base = os.path.join(os.path.dirname(__file__), "..", *name[1:])
     loaded = getattr(sys.modules.get(module), "__file__", None) if name[0] != "pooling" else None
-    for path in (Path(loaded),) if loaded else (base.with_suffix(".py"), base / "__init__.py"):
+    for path in (loaded,) if loaded else (f"{base}.py", os.path.join(base, "__init__.py")):
         try:
-            return path.read_bytes()
+            with open(path, "rb") as file:
+                return file.read()
         except OSError:
             continue
     return b""

@@ -6,13 +6,11 @@ import functools
 import hashlib
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-CPUINFO = Path("/proc/cpuinfo")
+CPUINFO = "/proc/cpuinfo"
 FIRST_CPU = 8192
 """Bytes that hold all that is said of one CPU; of machines with hundreds of them, not all need to be read."""
 
@@ -48,7 +46,7 @@ def name_of(facts: dict[str, str]) -> str:
 def _cpu() -> str:
     """The CPU's model, with the numbers that tell models of one name apart."""
     try:
-        with CPUINFO.open("rb") as file:
+        with open(CPUINFO, "rb") as file:
             text = file.read(FIRST_CPU).decode(errors="replace").split("\n\n")[0]
     except OSError:
         return f"{platform.machine()} {platform.processor()}".strip()
@@ -66,7 +64,11 @@ def _features() -> list[str]:
 
 def _version(package: str) -> str:
     loaded = getattr(sys.modules.get(package), "__version__", None)
+    if loaded:
+        return str(loaded)
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
-        return str(loaded) if loaded else version(package)
+        return version(package)
     except PackageNotFoundError:
         return "unknown"

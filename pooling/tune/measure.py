@@ -14,7 +14,6 @@ import gc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from statistics import quantiles
 from time import perf_counter
 from typing import Any
 
@@ -77,9 +76,7 @@ class Times:
 
     @property
     def quartiles(self) -> tuple[float, float, float]:
-        if len(self.samples) < 2:
-            return (self.samples[0],) * 3
-        low, middle, high = quantiles(self.samples, n=4, method="inclusive")
+        low, middle, high = np.quantile(self.samples, (0.25, 0.5, 0.75)).tolist()
         return low, middle, high
 
 

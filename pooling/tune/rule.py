@@ -9,10 +9,9 @@ over such cells. The prices of each backend, for each op, direction, layout and 
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pooling.tune.layer import Facts
@@ -20,7 +19,7 @@ from pooling.tune.layer import Facts
 PREFERENCE = ("simd", "numba_loops", "strided_slices", "repeat_mask", "reference")
 """Fastest first, as the benchmarks order them: for problems that no price is known for."""
 
-PATH = Path(__file__).with_name("rule.json")
+PATH = os.path.join(os.path.dirname(__file__), "rule.json")
 
 TERMS = (
     "call",
@@ -40,8 +39,11 @@ TERMS = (
 @cache
 def rule() -> dict[str, Any]:
     """The prices by case, and the number of bytes from which on each backend splits its work; no prices without the file."""
+    import json
+
     try:
-        found = json.loads(PATH.read_text(encoding="utf-8"))
+        with open(PATH, encoding="utf-8") as file:
+            found = json.load(file)
         return {"prices": dict(found["prices"]), "splits": dict(found["splits"])}
     except (OSError, ValueError, KeyError, TypeError):
         return {"prices": {}, "splits": {}}

@@ -14,12 +14,15 @@ import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from threading import RLock
+from typing import TYPE_CHECKING
 
 from pooling.tune.layer import Facts
 from pooling.tune.machine import machine, name_of
 from pooling.tune.wisdom import Record, Wisdom, WisdomError, from_text, to_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILE = "wisdom.json"
 LARGEST = 1 << 26
@@ -40,6 +43,8 @@ def frozen() -> bool:
 
 def location() -> Path | None:
     """The file: POOLING_WISDOM, or in that folder, or in the user's data folder; None if there is none, or it is /dev/null."""
+    from pathlib import Path
+
     given = os.environ.get("POOLING_WISDOM")
     if given == os.devnull:
         return None

@@ -187,11 +187,14 @@ def _tune_one(about: Facts, described: str, clock: Clock, share: Clock, again: b
         tuned.left[key] = "no candidate gave the right result"
     if not known and not outcome.times:
         return
+    usual = _usual(about, able, outcome)
+    if usual not in known and usual not in outcome.times:
+        return  # by chance of the budget alone another one would be chosen
     candidates = dict(record.candidates) if record else {}
     candidates |= as_measured(outcome)
     choice = chosen(
         {n: c for n, c in candidates.items() if n in able and n in {*known, *outcome.times}},
-        _usual(about, able, outcome),
+        usual,
     )
     if choice is not None:
         made = Record(choice, described, candidates)

@@ -6,7 +6,6 @@ It is JSON to be read by people too: every candidate with its times, its state, 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -115,6 +114,8 @@ def joined(old: Record, new: Record) -> Record:
 
 def to_text(wisdom: Wisdom) -> str:
     """A file's text."""
+    import json
+
     data = {
         "program": PROGRAM,
         "schema": SCHEMA,
@@ -157,6 +158,8 @@ def sift(text: str) -> tuple[Wisdom, dict[str, str]]:
     WisdomError
         It is no wisdom at all.
     """
+    import json
+
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
