@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import pooling
-from bench import fit
+from bench import fit, fit_report
+from bench.cli import app
 from bench.files import ROOT
 from bench.fit import Observation
 from bench.fit_design import design
-from bench.fit_report import describe_fit
+from bench.fit_report import FitSection, describe_fit
 from bench.results import ResultsError, load
+from bench.style import svg
 from pooling.tune import rule
 from pooling.tune.candidates import sort_out
 from pooling.tune.layer import facts
@@ -85,14 +88,33 @@ def test_it_is_judged_at_what_it_has_not_seen(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_committed_rule_is_what_the_committed_measurements_give(tmp_path: Path) -> None:
-    seen = [*fit.of_file(MEASURED / "rule.json"), *fit.of_results(load(MEASURED / "standard.json"))]
     out = tmp_path / "rule.json"
-    fit.write(fit.fit(seen), seen, out)
+    result = CliRunner().invoke(app, ["fit", "--no-measure", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[-1] == str(out)
+    assert {line.split(":")[0] for line in lines[:-1]} >= {"all", "training", "inference", "workloads", "design"}
     again, committed = (json.loads(path.read_text(encoding="utf-8")) for path in (out, Path(rule.PATH)))
     assert again["prices"].keys() == committed["prices"].keys(), "run python -m bench fit --no-measure"
+    seen = [*fit.of_file(MEASURED / "rule.json"), *fit.of_results(load(MEASURED / "standard.json"))]
+    assert again["fitted on"] == len(seen)
     for one in seen:
         able = list(one.times)
         assert rule.fastest(one.facts, able, again) == rule.fastest(one.facts, able, committed)
+
+
+def test_the_page_says_how_good_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list(fit.of_results(load(MEASURED / "standard.json")))[:40]
+    monkeypatch.setattr(fit_report, "of_results", lambda results: seen)
+    monkeypatch.setattr(fit, "FOLDS", 2)
+    section = FitSection.of(load(MEASURED / "standard.json"), Path("nowhere"))
+    assert [group.name for group in section.groups][:3] == ["all", "training", "inference"]
+    assert len(section.groups[0].judged) == len(seen)
+    assert section.groups[0].worst.over >= section.groups[0].mean >= 1.0
+    assert [one.over for one in section.lost] == sorted(
+        (one.over for one in section.judged if one.over > 1), reverse=True
+    )[:12]
+    assert svg(section.picture()).startswith("<svg")
 
 
 def test_a_run_gives_an_observation_for_each_direction_and_policy() -> None:

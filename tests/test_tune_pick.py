@@ -248,4 +248,4 @@ def test_no_choice_reads_the_store_before_it_is_needed() -> None:
     assert store.records is None
     assert os.environ["POOLING_WISDOM"]
     pooling.pick(SHAPE, "float32", pooling.MaxPool(2))
-    assert store.records == {}
+    assert store.records is not None

@@ -17,7 +17,8 @@ import pytest
 
 import pooling
 from pooling.tune import wisdom
-from pooling.tune.store import store
+from pooling.tune.machine import machine
+from pooling.tune.store import here, store
 from pooling.tune.wisdom import from_text
 from tests.wisdom import SHAPE, key, made_up, store_in
 
@@ -30,9 +31,13 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield path
 
 
+KEY = key(direction="inference")
+"""Of what `pools` does."""
+
+
 def good_text() -> str:
     record = made_up({"strided_slices": 5.0, "simd": 7.0})
-    return wisdom.to_text(wisdom.Wisdom({"m": {"cpu": "x"}}, {"m": {"key": record}}))
+    return wisdom.to_text(wisdom.Wisdom({here(): machine()}, {here(): {KEY: record}}))
 
 
 def changed(path: tuple[Any, ...], value: Any) -> str:
@@ -44,7 +49,7 @@ def changed(path: tuple[Any, ...], value: Any) -> str:
     return json.dumps(data)
 
 
-RECORD = ("records", "m", "key")
+RECORD = ("records", here(), KEY)
 TIMES = (*RECORD, "candidates", "strided_slices")
 DAMAGED = {
     "empty": "",
@@ -56,7 +61,6 @@ DAMAGED = {
     "newer": changed(("schema",), 99),
     "deep": "[" * 100_000,
     "no table": changed(("records",), [1]),
-    "no machine": changed(("machines",), {}),
     "negative time": changed((*TIMES, "median_us"), -1),
     "time in words": changed((*TIMES, "median_us"), "fast"),
     "infinite time": changed((*TIMES, "median_us"), 1e999).replace("1e999", "Infinity"),
@@ -197,7 +201,7 @@ def test_threads_that_write_at_once_lose_nothing(path: Path) -> None:
 
 def test_records_of_other_machines_are_kept(path: Path) -> None:
     path.parent.mkdir()
-    path.write_text(good_text(), encoding="utf-8")
+    path.write_text(good_text().replace(here(), "another"), encoding="utf-8")
     store.add(key(), made_up({"argmax_switches": 1.0}))
     assert len(from_text(path.read_text(encoding="utf-8")).records) == 2
 

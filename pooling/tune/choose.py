@@ -18,7 +18,7 @@ from pooling.tune.candidates import sort_out, source_of
 from pooling.tune.layer import Direction, Facts, facts
 from pooling.tune.machine import machine
 from pooling.tune.store import store, warn
-from pooling.tune.wisdom import Measured, Record
+from pooling.tune.wisdom import Measured, Record, Records
 
 NOT_MEASURED = "it has not been measured for this on this machine: tune again"
 CHANGED = "its source has changed since it was measured: tune again"
@@ -118,7 +118,7 @@ def recorded(about: Facts) -> Record | None:
     try:
         return store.find(about)
     except Exception as error:  # pooling never fails because of the store
-        store.records = {}
+        store.records = Records()
         warn(f"measured choices can't be used: {error!r}")
         return None
 

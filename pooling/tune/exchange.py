@@ -39,7 +39,7 @@ def contents(path: Path | None = None) -> tuple[Wisdom, dict[str, str]]:
         return sift(text_of(file))
     except FileNotFoundError:
         if path is None:  # nothing measured yet, or in memory alone
-            return Wisdom({here(): machine()}, {here(): dict(store.load())}), {}
+            return Wisdom({here(): machine()}, {here(): store.load().sound()}), {}
         raise PoolingError(f"{path}: there is no such file") from None
     except (OSError, WisdomError) as error:
         raise PoolingError(f"{file}: {getattr(error, 'strerror', None) or error}") from None
@@ -73,7 +73,7 @@ def import_file(path: Path) -> Imported:
                 imported.refused.setdefault(key, f"it was measured with other {', '.join(differ) or 'facts'}")
             elif (kept := _usable(record)) is None:
                 imported.refused[key] = _why_not(record)
-            elif store.load().get(key) == kept:
+            elif store.get(key) == kept:
                 imported.known.append(key)
             else:
                 taken[key] = kept

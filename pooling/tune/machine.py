@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import os
 import platform
 import sys
 from typing import Any
@@ -32,7 +34,7 @@ def machine() -> dict[str, str]:
     return {
         "cpu": _cpu(),
         "features": " ".join(_features()),
-        "pooling": _version("pooling"),
+        "pooling": str(getattr(sys.modules.get("pooling"), "__version__", "unknown")),
         "numpy": np.__version__,
         "numba": _version("numba"),
     }
@@ -63,9 +65,12 @@ def _features() -> list[str]:
 
 
 def _version(package: str) -> str:
-    loaded = getattr(sys.modules.get(package), "__version__", None)
-    if loaded:
-        return str(loaded)
+    """An installed package's version, by the name of the folder that says so: importlib.metadata takes 20 ms to import."""
+    for folder in sys.path:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder or "."):
+                if name.startswith(f"{package}-") and name.endswith(".dist-info"):
+                    return name.removeprefix(f"{package}-").removesuffix(".dist-info")
     from importlib.metadata import PackageNotFoundError, version
 
     try:

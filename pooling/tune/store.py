@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pooling.tune.layer import Facts
 from pooling.tune.machine import machine, name_of
-from pooling.tune.wisdom import Record, Wisdom, WisdomError, from_text, to_text
+from pooling.tune.wisdom import Record, Records, Wisdom, WisdomError, from_text, raw, to_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,33 +73,46 @@ class Store:
 
     def __init__(self) -> None:
         self.lock = RLock()
-        self.records: dict[str, Record] | None = None
+        self.records: Records | None = None
         self.memory_only = False
         self.version: object = object()
 
     def find(self, facts: Facts) -> Record | None:
         """The record of this problem: with its own size, or else with the next smaller or larger one."""
-        records = self.records if self.records is not None else self.load()
-        if not records:
-            return None
-        for size in (facts.size, facts.size - 1, facts.size + 1):
-            record = records.get(f"{facts.family} bytes<=4^{size}")
-            if record is not None:
-                return record
+        if self.load():
+            for size in (facts.size, facts.size - 1, facts.size + 1):
+                record = self.get(f"{facts.family} bytes<=4^{size}")
+                if record is not None:
+                    return record
         return None
 
-    def exact(self, facts: Facts) -> Record | None:
-        records = self.records if self.records is not None else self.load()
-        return records.get(facts.key)
+    def get(self, key: str) -> Record | None:
+        """The record of this very key. One that is not sound makes its file a damaged one."""
+        try:
+            return self.load().get(key)
+        except WisdomError:
+            with self.lock:
+                path = location()
+                if path is not None:
+                    self.read(path)
+                self.records = Records(self.load().sound())
+            return None
 
-    def load(self) -> dict[str, Record]:
+    def load(self) -> Records:
         """This machine's records, from the file if that has not been read yet."""
+        if self.records is not None:
+            return self.records
         with self.lock:
             if self.records is None:
                 path = location()
-                found = Wisdom() if path is None else self.read(path)
-                self.records = dict(found.records.get(here(), {}))
+                self.records = Records() if path is None else self._load_file(path)
             return self.records
+
+    def _load_file(self, path: Path) -> Records:
+        try:
+            return Records(raw(text_of(path))[1].get(here()))
+        except (WisdomError, OSError):
+            return Records(self.read(path).records.get(here()))  # which knows what to say, and to do
 
     def reload(self) -> None:
         """Forget what was read, and let operators choose anew."""
@@ -115,7 +128,7 @@ class Store:
     def change(self, edit: Callable[[Wisdom], None]) -> bool:
         """Apply `edit` to what the file holds, in memory and if possible on disk; whether it was."""
         with self.lock:
-            known = Wisdom({here(): machine()}, {here(): dict(self.load())})
+            known = Wisdom({here(): machine()}, {here(): self.load().sound()})
             written = False
             path = location()
             if not frozen() and path is not None and not self.memory_only:
@@ -129,7 +142,7 @@ class Store:
                     )
             if not written:
                 edit(known)
-            self.records = dict(known.records.get(here(), {}))
+            self.records = Records(known.records.get(here()))
             self.version = object()
             return written
 

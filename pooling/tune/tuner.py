@@ -166,7 +166,7 @@ def _tune_one(about: Facts, described: str, clock: Clock, share: Clock, again: b
         told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         tuned.left[key] = "its input is empty" if able else told
         return
-    record = store.exact(about)
+    record = store.get(key)
     known = {} if again or record is None else current(record, able)
     names = [name for name in rule.ranked(about, able) if name not in known]
     if not names:

@@ -6,8 +6,9 @@ It is JSON to be read by people too: every candidate with its times, its state, 
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -136,6 +137,33 @@ def _record_data(record: Record) -> dict[str, Any]:
     return {"choice": record.choice, "layer": record.layer, "candidates": candidates}
 
 
+class Records(Mapping[str, Record]):
+    """Records that are looked at when they are asked for: to look at all of them takes longer than to read a file."""
+
+    def __init__(self, raw: Mapping[str, Any] | None = None) -> None:
+        self._raw = dict(raw or {})
+
+    def __getitem__(self, key: str) -> Record:
+        value = self._raw[key]
+        if not isinstance(value, Record):
+            value = self._raw[key] = _record(value)  # WisdomError if it is not sound
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def sound(self) -> dict[str, Record]:
+        """Those that are."""
+        found = {}
+        for key in self:
+            with contextlib.suppress(WisdomError):
+                found[key] = self[key]
+        return found
+
+
 def from_text(text: str) -> Wisdom:
     """What a file's text means.
 
@@ -158,19 +186,7 @@ def sift(text: str) -> tuple[Wisdom, dict[str, str]]:
     WisdomError
         It is no wisdom at all.
     """
-    import json
-
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise WisdomError(f"it is not JSON ({error})") from None
-    if not isinstance(data, dict) or data.get("program") != PROGRAM:
-        raise WisdomError("it is not the wisdom of this library")
-    if data.get("schema") != SCHEMA or isinstance(data.get("schema"), bool):
-        raise WisdomError(f"its schema is {data.get('schema')!r}, this version of the library reads {SCHEMA}")
-    machines, records = data.get("machines", {}), data.get("records", {})
-    if not _table(machines, dict) or not _table(records, dict):
-        raise WisdomError("machines or records are not tables")
+    machines, records = raw(text)
     wisdom, refused = Wisdom(), {}
     for name, facts in machines.items():
         if _table(facts, str):
@@ -184,6 +200,24 @@ def sift(text: str) -> tuple[Wisdom, dict[str, str]]:
             except WisdomError as error:
                 refused[key] = str(error)
     return wisdom, refused
+
+
+def raw(text: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Machines and records in a file's text, looked at no closer; WisdomError when it is no wisdom at all."""
+    import json
+
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WisdomError(f"it is not JSON ({error})") from None
+    if not isinstance(data, dict) or data.get("program") != PROGRAM:
+        raise WisdomError("it is not the wisdom of this library")
+    if data.get("schema") != SCHEMA or isinstance(data.get("schema"), bool):
+        raise WisdomError(f"its schema is {data.get('schema')!r}, this version of the library reads {SCHEMA}")
+    machines, records = data.get("machines", {}), data.get("records", {})
+    if not _table(machines, dict) or not _table(records, dict):
+        raise WisdomError("machines or records are not tables")
+    return machines, records
 
 
 def _table(value: Any, entry: type) -> bool:
