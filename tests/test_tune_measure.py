@@ -215,6 +215,8 @@ def test_what_can_not_be_measured_is_told() -> None:
     tuned = pooling.tune([((0, 3, 12, 12), "float32", POOL), (SHAPE, "complex64", POOL)])
     assert "its input is empty" in tuned.left.values()
     assert "complex64" in str(tuned)
+    huge = pooling.tune([((1 << 20, 1 << 12, 1 << 10, 1 << 10), "float64", POOL)], 1e9)
+    assert "do not fit into memory" in str(huge)
     assert tuned.measured == {}
 
 

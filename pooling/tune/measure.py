@@ -143,6 +143,8 @@ def measure(facts: Facts, names: Sequence[str], clock: Clock, share: Clock, best
                     witness = arrays.results()
                 elif len(names) > 1:
                     reason = arrays.differ(witness, name)
+        except MemoryError:
+            raise
         except Exception as error:  # whatever a candidate does wrong, the others are measured
             reason = f"it raises {error!r}"
             outcome.raised.add(name)
@@ -235,7 +237,7 @@ class _Arrays:
         y = np.empty((outer, *window.output_size, facts.inner), facts.dtype)
         dy = y
         if facts.dtype.kind == "f":
-            dy = np.resize(rng.standard_normal(BLOCK, np.float32), y.shape).astype(facts.dtype)
+            dy = _repeated(rng.standard_normal(BLOCK, np.float32), y.shape, facts.dtype)
         return cls(facts, x, dy, y, np.empty_like(x))
 
     def part(self, outer: int) -> _Arrays:
@@ -319,15 +321,25 @@ def _values(rng: np.random.Generator, shape: tuple[int, ...], facts: Facts, proo
     dtype = facts.dtype
     if dtype.kind != "f":
         low, high = (0, 2) if dtype.kind == "b" else (0, 4 if proof else 100)
-        return rng.integers(low, high, shape).astype(dtype)
+        return _repeated(rng.integers(low, high, BLOCK), shape, dtype)
     if not proof:
-        return np.resize(np.maximum(rng.standard_normal(BLOCK, np.float32), 0), shape).astype(dtype, copy=False)
+        return _repeated(np.maximum(rng.standard_normal(BLOCK, np.float32), 0), shape, dtype)
     x = rng.standard_normal(shape, np.float32)
     x = np.round(x)
     if facts.problem.op == "max":
         x[rng.random(shape) < 0.05] = np.nan
         x[rng.random(shape) < 0.05] = -np.inf
     return x.astype(dtype, copy=False)
+
+
+def _repeated(block: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array of these values, again and again."""
+    array = np.empty(shape, dtype)
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, block.size):
+        part = flat[start : start + block.size]
+        part[...] = block[: part.size]
+    return array
 
 
 def _same(got: Array, want: Array, exact: bool) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = "wisdom.json"
-LARGEST = 1 << 26
+LARGEST = 1 << 24
 """Bytes of the largest file that is read: a record takes about one thousand."""
 
 WAIT_S = 30.0

@@ -177,7 +177,11 @@ def _tune_one(about: Facts, described: str, clock: Clock, share: Clock, again: b
         tuned.left[key] = "no time was left"
         return
     best = min((one.seconds for one in known.values()), default=float("inf"))
-    outcome = measure(about, names, clock, share, best)
+    try:
+        outcome = measure(about, names, clock, share, best)
+    except MemoryError:
+        tuned.left[key] = f"its arrays do not fit into memory: x alone has {about.nbytes:,} bytes"
+        return
     if outcome.refused:
         tuned.refused[key] = outcome.refused
     if not outcome.in_time:
