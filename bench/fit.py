@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ WEIGHTS = (1.0, 0.01, 0.003, 0.001)
 measurements of its own gets, for what those say nothing of, the prices of its relatives."""
 
 FOLDS = 10
+"""Parts of the problems, each of which is judged by prices from the others."""
 
 SPLITS: tuple[float | None, ...] = (None, 1 << 18, 1 << 22)
 """Bytes from which on a backend may split its work over threads; of these the best fit is taken."""
@@ -171,7 +173,8 @@ def _fit_backend(
     return sum(math.log((seconds(about, name, given) or time) / time) ** 2 for about, time in rows), found
 
 
-def _weight(chain: Sequence[str], of_row: Sequence[str]) -> float:
+@lru_cache(maxsize=1 << 16)
+def _weight(chain: tuple[str, ...], of_row: tuple[str, ...]) -> float:
     """How much a row counts for the first case of `chain`: in full if it is of that case, and less the further off it is."""
     return next((weight for case, weight in zip(chain, WEIGHTS, strict=False) if case in of_row), 0.0)
 
@@ -180,8 +183,9 @@ def _least_squares(work: NDArray[np.float64], weights: NDArray[np.float64]) -> N
     """Prices, none below zero, with the least sum of squared relative errors, given work for each unit of time."""
     from scipy.optimize import nnls
 
-    root = np.sqrt(weights)
-    return np.asarray(nnls(work * root[:, None], root)[0])
+    counted = weights > 0
+    root = np.sqrt(weights[counted])
+    return np.asarray(nnls(work[counted] * root[:, None], root)[0])
 
 
 def _work(about: Facts, split: float | None) -> list[float]:

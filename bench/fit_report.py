@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from bench.fit import Judged, Observation, cross_validate, of_file, of_results
+from bench.fit import FOLDS, Judged, Observation, cross_validate, of_file, of_results
 from bench.results import Results
 from bench.style import COLOURS, MARKERS
 from bench.versus import geometric_mean
@@ -71,7 +71,8 @@ class FitSection:
         """From a run's timings, and those of the design where they were measured."""
         observations: list[Observation] = list(of_file(measured)) if measured.exists() else []
         observations += of_results(results)
-        return cls(cross_validate(observations) if len(observations) > 1 else [])
+        enough = len({one.group for one in observations}) >= FOLDS
+        return cls(cross_validate(observations) if enough else [])
 
     @property
     def groups(self) -> list[Group]:
