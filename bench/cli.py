@@ -1,10 +1,10 @@
-"""The suite's command line: ``python -m bench report|train|plots|env|readme``."""
+"""The suite's command line: ``python -m bench report|fit|train|plots|env|readme``."""
 
 from __future__ import annotations
 
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -177,6 +177,43 @@ def env(threads: Threads = None) -> None:
 
 
 @app.command()
+def fit(
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Measure what is missing of the design first.")
+    ] = True,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure all of the design anew.")] = False,
+    results: Annotated[Path, typer.Option("--results", help="Folder with the run and the measured design.")] = ROOT
+    / "reports"
+    / "results",
+    out: Annotated[Path | None, typer.Option("--out", help="File of the rule.", show_default="the library's")] = None,
+) -> None:
+    """Fit the rule that backend="auto" follows to this machine. An interrupted measurement goes on where it was."""
+    console = Console(stderr=True)
+    with complaints(console):
+        from bench import fit as fitting
+        from bench.fit_report import describe_fit
+        from pooling.tune import rule
+
+        measured = results / "rule.json"
+        if measure or fresh:
+            try:
+                with fit_progress(console) as progress, interruptible():
+                    fitting.measure_design(measured, fresh, progress)
+            except KeyboardInterrupt:
+                console.print(f"Interrupted; {measured} keeps what is done, and the same command goes on with it.")
+                raise typer.Exit(INTERRUPTED) from None
+        observations = list(fitting.of_file(measured))
+        run = [load(path) for path in (results / f"{preset}.json" for preset in PRESETS) if path.exists()]
+        for one in run:
+            observations += fitting.of_results(one)
+        found = fitting.fit(observations)
+        fitting.write(found, observations, out or Path(rule.PATH))
+        for line in describe_fit(fitting.cross_validate(observations)):
+            typer.echo(line)
+        typer.echo(out or rule.PATH)
+
+
+@app.command()
 def train(
     network: Annotated[str, typer.Option(help="question or lenet.")] = "lenet",
     pool: Annotated[str, typer.Option(help="max or avg.")] = "max",
@@ -216,6 +253,17 @@ def train(
         except KeyboardInterrupt:
             console.print("Interrupted; the epochs above are what there is.")
             raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def fit_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def results_path(folder: Path, preset: str) -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -16,10 +17,11 @@ from bench.conformance import FRAMEWORKS
 from bench.environment import describe, size_text
 from bench.exhibits import EXHIBITS
 from bench.files import write_atomically
+from bench.fit_report import FitSection
 from bench.plots import pictures
 from bench.results import Answer, LeftOut, Results, TieExample, Timing, Training, Verdict
 from bench.studies import SUBJECT
-from bench.style import DIRECTION_NAMES, ranked
+from bench.style import DIRECTION_NAMES, STYLE, ranked, svg
 from bench.versus import Duel, Summary, geometric_mean, prices, reached, summaries
 
 BASELINE = "block_reduce"
@@ -32,6 +34,10 @@ PURE = "strided_slices"
 def write(results: Results, folder: Path) -> Path:
     """Write the pictures and index.html, which needs nothing else, into `folder`; the page's path."""
     drawn = dict(pictures(results))
+    fit = FitSection.of(results, folder / "results" / "rule.json")
+    if fit.judged:
+        with mpl.rc_context(STYLE):
+            drawn["rule"] = svg(fit.picture())
     for name, text in drawn.items():
         write_atomically(folder / f"{name}.svg", text)
     environment = Environment(
@@ -53,6 +59,7 @@ def write(results: Results, folder: Path) -> Path:
         summaries=summaries(results),
         prices=prices(results),
         reached=reached(results),
+        fit=fit,
         directions=DIRECTION_NAMES,
         curves=results.of(Training, stage="accuracy"),
         epochs=results.of(Training, stage="epoch"),

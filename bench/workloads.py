@@ -158,6 +158,14 @@ class Workload:
             *window, count_include_pad=self.count_include_pad, data_format=self.data_format, backend=backend
         )
 
+    def layer(self, direction: Literal["training", "inference"] = "training", ties: Ties = "first") -> pooling.Layer:
+        """It as the tuner takes it."""
+        return pooling.Layer(self.array_shape, self.dtype, self.operator(ties=ties), direction)
+
+    def layers(self) -> list[pooling.Layer]:
+        """The same for both directions."""
+        return [self.layer("training"), self.layer("inference")]
+
     def input(self, values: Values | None = None, seed: int = 0) -> Array:
         """What a layer before might give: normal values, or those after ReLU, where half are 0 and whole windows tie.
 

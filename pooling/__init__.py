@@ -11,7 +11,7 @@ Importing this package loads NumPy and nothing else: Numba, and what the tuner's
 that uses them.
 """
 
-# `backend`, `backends` and `gradcheck` are functions here and modules below. Python binds a submodule to its package only
+# `backend`, `backends`, `gradcheck` and `tune` are functions here and modules below. Python binds a submodule to its package only
 # when it loads it, so the functions, bound after that, stay; `from pooling.backends import ...` finds the module anyway.
 from pooling.adaptive import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, GlobalLpPool, GlobalMaxPool
 from pooling.backend import Backend, Problem
@@ -36,7 +36,7 @@ from pooling.memory import get_buffer_bytes, set_buffer_bytes
 from pooling.operators import Saved
 from pooling.sliding import AvgPool, LpPool, MaxPool
 from pooling.threads import get_num_threads, set_num_threads
-from pooling.tune import pick
+from pooling.tune import Choice, Layer, Recording, Tuned, WisdomWarning, pick, record, tune
 from pooling.unpool import MaxUnpool
 from pooling.window import Window
 
@@ -48,21 +48,26 @@ __all__ = [
     "AdaptiveMaxPool",
     "AvgPool",
     "Backend",
+    "Choice",
     "DTypeError",
     "FractionalMaxPool",
     "GlobalAvgPool",
     "GlobalLpPool",
     "GlobalMaxPool",
     "GradientError",
+    "Layer",
     "LpPool",
     "MaxPool",
     "MaxUnpool",
     "PoolingError",
     "Problem",
+    "Recording",
     "Saved",
+    "Tuned",
     "UnknownBackendError",
     "UnsupportedError",
     "Window",
+    "WisdomWarning",
     "adaptive_avg_pool",
     "adaptive_max_pool",
     "avg_pool",
@@ -83,6 +88,8 @@ __all__ = [
     "max_pool",
     "max_unpool",
     "pick",
+    "record",
     "set_buffer_bytes",
     "set_num_threads",
+    "tune",
 ]

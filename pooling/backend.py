@@ -130,6 +130,9 @@ class Pass:
 class Describes(Protocol):
     """Anything that can say which :class:`Problem` it is on arrays of a given shape: the operators."""
 
+    @property
+    def data_format(self) -> str: ...
+
     def problem(self, shape: Sequence[int]) -> Problem: ...
 
 

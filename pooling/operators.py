@@ -6,7 +6,7 @@ Data runs one way::
                                    dy, saved  -> backend.backward fills dx -> dx
 
 An operator has no hidden state: what backward needs travels in :class:`Saved`, so one operator serves many threads.
-What follows from shape and dtype alone is worked out once per operator and remembered in a plan.
+What follows from shape and dtype alone is worked out once, and remembered in a plan.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from pooling.errors import DTypeError, PoolingError, UnsupportedError
 from pooling.indices import flat_indices
 from pooling.memory import empty
 from pooling.rules import Rule
-from pooling.tune import pick
+from pooling.tune.choose import auto, state
+from pooling.tune.record import recordings
 from pooling.window import per_axis
 
 DataFormat = Literal["channels_first", "channels_last"]
@@ -51,6 +52,7 @@ class Plan:
     y_shape: tuple[int, ...]
     canonical: tuple[int, ...]
     y_canonical: tuple[int, ...]
+    key: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Operator:
         self.data_format = data_format
         self.backend = backend_name
         self._of_problem = of_problem
-        self._plans: dict[tuple[tuple[int, ...], np.dtype[Any]], Plan] = {}
+        self._plans: dict[tuple[Any, ...], Plan] = {}
 
     def __repr__(self) -> str:
         """The call that makes this operator, without the arguments that are left at their defaults."""
@@ -135,31 +137,29 @@ class Operator:
             )
         return n
 
-    def _plan(self, x: Array) -> Plan:
-        key = (x.shape, x.dtype)
+    def _plan(self, x: Array, training: bool) -> Plan:
+        key = (x.shape, x.dtype, training, state()) if self.backend == "auto" else (x.shape, x.dtype)
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            plan = self._plans[key] = self._make_plan(x.shape, x.dtype)
+            plan = self._plans[key] = self._make_plan(x.shape, x.dtype, training, key)
         return plan
 
-    def _make_plan(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Plan:
+    def _make_plan(self, shape: tuple[int, ...], dtype: np.dtype[Any], training: bool, key: tuple[Any, ...]) -> Plan:
         problem = _one(self.problem(shape))
         if problem.op != "max" and computed_in(dtype).kind != "f":
             what = {"avg": "mean", "lp": "norm"}[problem.op]
             raise DTypeError(f"x has dtype {dtype}: a {what} of it would be rounded; pass x.astype(np.float32)")
-        name = self.backend
-        if name == "auto":
-            name = pick(shape, dtype, problem)
+        window, n = problem.window, problem.window.ndim
+        first = len(shape) - n - self._trailing
+        outer, inner = math.prod(shape[:first]), math.prod(shape[first + n :])
+        name = auto(problem, outer, inner, dtype, training) if self.backend == "auto" else self.backend
         chosen = backend(name)
         reason = chosen.why_not(shape, dtype, problem)
         if reason is not None:
             error = DTypeError if "does not take" in reason else UnsupportedError
             raise error(f"backend={name!r} can't do this: {reason}; use backend='auto' or another one")
-        n, window = problem.window.ndim, problem.window
-        first = len(shape) - n - self._trailing
-        outer, inner = math.prod(shape[:first]), math.prod(shape[first + n :])
         return Plan(
             shape,
             dtype,
@@ -170,12 +170,15 @@ class Operator:
             (*shape[:first], *(window.output_size if self.rule.keepdims else ()), *shape[first + n :]),
             (outer, *window.input_size, inner),
             (outer, *window.output_size, inner),
+            key,
         )
 
     def _forward(self, given: Any, out: Array | None, training: bool) -> tuple[Array, Array, Saved]:
         """x as the backend sees it, y, and what to hand to `backward`."""
         x = as_array("x", given)
-        plan = self._plan(x)
+        plan = self._plan(x, training)
+        for recording in recordings():
+            recording.note(plan.shape, plan.dtype, self, plan.problem, training)
         # Not only x may not be written to: where it is a copy, neither may what the caller has.
         y = empty(plan.y_shape, x.dtype) if out is None else check_out(out, plan.y_shape, x.dtype, x, given)
         kept: Kept = ()
@@ -252,12 +255,11 @@ class Operator:
             `dy` or `saved` does not belong to this operator; nothing has been computed.
         """
         if not isinstance(saved, Saved):
-            kind = type(saved).__name__
             raise PoolingError(
-                f"saved is of type {kind}: pass what this operator's forward returned as its second value"
+                f"saved is of type {type(saved).__name__}: pass what this operator's forward returned as its second value"
             )
         plan = saved.plan
-        if self._plans.get((plan.shape, plan.dtype)) is not plan and (
+        if self._plans.get(plan.key) is not plan and (
             self.data_format != plan.data_format or self.problem(plan.shape) != plan.problem
         ):
             raise PoolingError(

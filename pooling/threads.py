@@ -133,6 +133,11 @@ def get_num_threads() -> int:
     return os.cpu_count() or 1
 
 
+def chosen_threads() -> int | None:
+    """What :func:`set_num_threads` was last given: what a call looks at to see that nothing has changed."""
+    return _threads
+
+
 def set_num_threads(n: int | None) -> None:
     """Let every later call use `n` threads; None goes back to POOLING_NUM_THREADS or the CPUs of this process."""
     global _threads, _crew

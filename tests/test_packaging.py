@@ -105,7 +105,8 @@ def test_wheel_holds_the_library_alone(tmp_path: Path) -> None:
     info = f"pooling-{pooling.__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"pooling", info}
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pooling").rglob("*.py")}
-    assert {name for name in names if name.startswith("pooling/")} == sources | {"pooling/py.typed"}
+    data = {"pooling/py.typed", "pooling/tune/rule.json"}
+    assert {name for name in names if name.startswith("pooling/")} == sources | data
     assert {f"{info}/entry_points.txt", f"{info}/licenses/LICENSE"} <= set(names)
 
 

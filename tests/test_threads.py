@@ -162,7 +162,7 @@ def test_a_call_that_is_done_lets_go_of_its_arrays() -> None:
     alive = weakref.ref(x)
     try:
         threads.split(lambda start, stop, x=x: x[start:stop].fill(1), 1000, 1 << 24)  # type: ignore[misc]
-        threads.share(lambda tickets, grain, *_, x=x: draw_in_python(tickets, 8, grain, x.sum), 8, 1 << 24)  # type: ignore[misc]
+        threads.share(lambda tickets, grain, *_, x=x: draw_in_python(tickets, 8, grain, x.sum), 8, 1 << 24)
         del x
         assert alive() is None
     finally:

@@ -1,0 +1,75 @@
+"""``pooling check``: are the gradients right?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import pooling
+from pooling.cli.app import Json, app
+from pooling.sliding import AvgPool, MaxPool
+
+WINDOWS: dict[str, dict[str, Any]] = {
+    "2x2": {"kernel_size": 2},
+    "3x3, stride 2, padding 1": {"kernel_size": 3, "stride": 2, "padding": 1},
+}
+"""On which windows `check` checks: side by side, and overlapping."""
+
+
+@app.command()
+def check(
+    backend: Annotated[str | None, typer.Option(help="Only this one.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random input.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Check the gradients of every backend.
+
+    On a small random input; exit code 1 if one is wrong.
+    """
+    chosen = pooling.backends() if backend is None else (pooling.backend(backend).name,)
+    x = np.random.default_rng(seed).standard_normal((2, 3, 7, 6))
+    found: list[dict[str, str]] = []
+    template = "{:16} {:4} {:6} {:26} {}".format
+    if not as_json:
+        typer.echo(template("backend", "op", "ties", "window", "gradient"))
+    for name, operator, described in _operators(chosen):
+        reason = pooling.backend(name).why_not(x.shape, x.dtype, operator)
+        result = {"backend": name, **described, **_verdict(operator, x, reason)}
+        found.append(result)
+        if not as_json:
+            said = result["verdict"] + (f": {result['message']}" if result["message"] else "")
+            typer.echo(template(name, result["op"], result["ties"], result["window"], said))
+    wrong = sum(result["verdict"] == "WRONG" for result in found)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        right = sum(result["verdict"] == "right" for result in found)
+        typer.echo(f"\n{right} right, {wrong} wrong, {len(found) - right - wrong} not offered")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _operators(names: Sequence[str]) -> Iterator[tuple[str, Any, dict[str, str]]]:
+    """Everything these backends offer: under which name, the operator, and what to call it."""
+    for name in names:
+        backend = pooling.backend(name)
+        for title, window in WINDOWS.items():
+            for ties in backend.ties:
+                operator = MaxPool(**window, ties=ties, backend=name)
+                yield name, operator, {"op": "max", "ties": ties, "window": title}
+            if "avg" in backend.ops:
+                yield name, AvgPool(**window, backend=name), {"op": "avg", "ties": "", "window": title}
+
+
+def _verdict(operator: Any, x: Any, reason: str | None) -> dict[str, str]:
+    if reason is not None:
+        return {"verdict": "not offered", "message": reason}
+    try:
+        pooling.gradcheck(operator, x, cells=60, directions=3)
+    except pooling.GradientError as error:
+        return {"verdict": "WRONG", "message": str(error)}
+    return {"verdict": "right", "message": ""}

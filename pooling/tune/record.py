@@ -1,0 +1,86 @@
+"""Which poolings a program does: noted while it runs, for :func:`pooling.tune` to measure afterwards."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pooling.tune.layer import Layer
+
+_lock = threading.Lock()
+_recordings: tuple[Recording, ...] = ()
+"""Those that are on. Replaced, never changed, so that a call reads it without the lock; and empty, it costs a call nothing."""
+
+
+class Recording:
+    """The layers that were seen, each with how often it was called: an iterable of :class:`pooling.Layer`."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[Any, ...], list[Any]] = {}
+        self._lock = threading.Lock()
+
+    def note(self, shape: tuple[int, ...], dtype: Any, operator: Any, problem: Any, training: bool) -> None:
+        """Count a call."""
+        direction = "training" if training else "inference"
+        key = (shape, dtype, operator.data_format, problem, direction)
+        with self._lock:
+            entry = self._seen.setdefault(key, [operator, 0])
+            entry[1] += 1
+
+    def __iter__(self) -> Iterator[Layer]:
+        with self._lock:
+            seen = [(key, operator, count) for key, (operator, count) in self._seen.items()]
+        for (shape, dtype, _, _, direction), operator, count in seen:
+            yield Layer(shape, dtype, operator, direction, count)
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def __repr__(self) -> str:
+        return f"<Recording of {len(self)} layers, {sum(layer.count for layer in self)} calls>"
+
+
+@contextmanager
+def record() -> Iterator[Recording]:
+    """Note every pooling, of all threads, while the ``with`` block runs.
+
+    Blocks may lie within one another; each notes what happens in it.
+
+    Examples
+    --------
+    >>> import numpy as np, pooling
+    >>> x = np.zeros((2, 3, 8, 8), np.float32)
+    >>> with pooling.record() as seen:
+    ...     y = pooling.max_pool(x, 2)
+    >>> [(layer.shape, layer.direction, layer.count) for layer in seen]
+    [((2, 3, 8, 8), 'inference', 1)]
+    """
+    global _recordings
+    recording = Recording()
+    with _lock:
+        _recordings = (*_recordings, recording)
+    try:
+        yield recording
+    finally:
+        with _lock:
+            _recordings = tuple(one for one in _recordings if one is not recording)
+
+
+def recordings() -> tuple[Recording, ...]:
+    """Those that are on."""
+    return _recordings
+
+
+def _after_fork() -> None:
+    """A forked child may have locks that another thread held."""
+    global _lock
+    _lock = threading.Lock()
+    for one in _recordings:
+        one._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

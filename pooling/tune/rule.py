@@ -1,0 +1,116 @@
+"""The rule: what a backend's call will cost, from a handful of prices.
+
+The time of a call is a sum: so much for the call itself and for each cell of a window, for which NumPy is called; then for each
+byte of x and y, for each cell that the windows look at, be they taken axis by axis or as a whole, and for each inner loop
+over such cells. The prices of each backend, for each op, direction, layout and policy, are in `rule.json`, in nanoseconds:
+`python -m bench fit` finds them in committed measurements. Where a backend splits its work over threads, what follows
+"then" is divided by their number. No price is negative, so that the sum makes sense outside what was measured too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from pooling.tune.layer import Facts
+
+PREFERENCE = ("simd", "numba_loops", "strided_slices", "repeat_mask", "reference")
+"""Fastest first, as the benchmarks order them: for problems that no price is known for."""
+
+PATH = os.path.join(os.path.dirname(__file__), "rule.json")
+
+TERMS = (
+    "call",
+    "call for each length",
+    "call for each tap",
+    "bytes",
+    "passes",
+    "lengths",
+    "taps",
+    "loops over passes",
+    "loops over lengths",
+    "loops over taps",
+)
+"""What has a price: see :func:`amounts`."""
+
+
+@cache
+def rule() -> dict[str, Any]:
+    """The prices by case, and the number of bytes from which on each backend splits its work; no prices without the file."""
+    import json
+
+    try:
+        with open(PATH, encoding="utf-8") as file:
+            found = json.load(file)
+        return {"prices": dict(found["prices"]), "splits": dict(found["splits"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"prices": {}, "splits": {}}
+
+
+def cases(facts: Facts, backend: str) -> tuple[str, ...]:
+    """Which prices count: the first of these that there are, from the most particular to the most general."""
+    problem = facts.problem
+    layout = "channels_first" if facts.inner == 1 else "channels_last"
+    kind = "float16" if facts.dtype.char == "e" else "other dtypes"
+    passes = f"{backend}, {problem.op}, {facts.direction}"
+    any_op = f"{backend}, {facts.direction}, {layout}"
+    general = (f"{passes}, {layout}, {kind}", f"{passes}, {layout}", any_op)
+    if problem.op != "max" or facts.direction != "training":
+        return general
+    ties = "one winner" if problem.ties in ("first", "last") else f"ties {problem.ties}"
+    return f"{passes}, {layout}, {kind}, {ties}", *general
+
+
+def amounts(facts: Facts) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """How much of each of :data:`TERMS` a call has: first what is there whatever the arrays' size, then the work.
+
+    Lengths are those of a window along its axes, added up, and taps its cells: NumPy is called for each. Of the work, passes are
+    the cells looked at when windows are taken axis by axis, the last axis first, over all of the others; lengths those along
+    the axes of each window; taps those of each window as a whole. An inner loop runs along a row of the output, or in
+    channels_last along the channels.
+    """
+    window = facts.problem.window
+    taps, lengths = float(window.n_taps), float(sum(window.kernel_size))
+    passes, cells = 0.0, facts.cells
+    for size, out, kernel in reversed(
+        list(zip(window.input_size, window.output_size, window.kernel_size, strict=True))
+    ):
+        cells = cells // max(size, 1) * out
+        passes += cells * kernel
+    row = max(window.output_size[-1] if facts.inner == 1 else facts.inner, 1)
+    nbytes = facts.nbytes + facts.outputs * facts.dtype.itemsize
+    looked_at = (passes, facts.outputs * lengths, facts.outputs * taps)
+    return (1.0, lengths, taps), (nbytes, *looked_at, *(cells / row for cells in looked_at))
+
+
+def seconds(facts: Facts, backend: str, given: Mapping[str, Any] | None = None) -> float | None:
+    """What the rule expects a call to take; None where it has no prices."""
+    known = rule() if given is None else given
+    prices = next((known["prices"][case] for case in cases(facts, backend) if case in known["prices"]), None)
+    if prices is None:
+        return None
+    calls, work = amounts(facts)
+    splits = facts.nbytes > known["splits"].get(backend, float("inf"))
+    threads = facts.threads if splits else 1
+    parts = (*calls, *(amount / threads for amount in work))
+    return float(1e-9 * sum(price * amount for price, amount in zip(prices, parts, strict=True)))
+
+
+def fastest(facts: Facts, able: Sequence[str], given: Mapping[str, Any] | None = None) -> str:
+    """The backend among those able that the rule expects to be the fastest."""
+    return ranked(facts, able, given)[0]
+
+
+def ranked(facts: Facts, able: Sequence[str], given: Mapping[str, Any] | None = None) -> list[str]:
+    """Those able, fastest first; after those that the rule has prices for come others in the order of preference."""
+    expected = {name: seconds(facts, name, given) for name in able}
+    last = len(PREFERENCE)
+
+    def place(name: str) -> tuple[bool, float, int]:
+        time = expected[name]
+        preferred = PREFERENCE.index(name) if name in PREFERENCE else last
+        return time is None, 0.0 if time is None else time, preferred
+
+    return sorted(able, key=place)

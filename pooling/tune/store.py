@@ -1,0 +1,265 @@
+"""The store: wisdom in memory and on disk, for many threads, many processes, and a disk that may refuse.
+
+The file is read once, when a choice is first asked for. It is written under a lock, merged with what others have written
+meanwhile, as a whole and under another name first, so that whoever reads it, or is killed while writing, never leaves
+or finds half a file. A file that can't be understood is set aside and replaced, with a warning. Where nothing can be written,
+what is found is remembered in memory until the process ends. Nothing here ever fails a call that pools.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from threading import RLock
+from typing import TYPE_CHECKING
+
+from pooling.tune.layer import Facts
+from pooling.tune.machine import machine, name_of
+from pooling.tune.wisdom import Record, Records, Wisdom, WisdomError, from_text, raw, to_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE = "wisdom.json"
+LARGEST = 1 << 24
+"""Bytes of the largest file that is read: a record takes about one thousand."""
+
+WAIT_S = 30.0
+"""How long to wait for others who write."""
+
+
+class WisdomWarning(UserWarning):
+    """Something is wrong with the store of measured choices; choices are made all the same."""
+
+
+def frozen() -> bool:
+    """Whether POOLING_FROZEN asks to write nothing."""
+    return os.environ.get("POOLING_FROZEN", "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
+def location() -> Path | None:
+    """The file: POOLING_WISDOM, or in that folder, or in the user's data folder; None if there is none, or it is /dev/null."""
+    from pathlib import Path
+
+    given = os.environ.get("POOLING_WISDOM")
+    if given == os.devnull:
+        return None
+    try:
+        if given:
+            folder = given.endswith(("/", os.sep)) or os.path.isdir(given)
+            return Path(os.path.realpath(Path(given, FILE) if folder else given))
+        import platformdirs
+
+        return Path(os.path.realpath(Path(platformdirs.user_data_dir("pooling", appauthor=False), FILE)))
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
+def warn(message: str) -> None:
+    """Warn; where warnings are made errors, say it on stderr instead, because pooling never fails for the store."""
+    try:
+        warnings.warn(message, WisdomWarning, stacklevel=2)
+    except WisdomWarning:
+        with contextlib.suppress(Exception):
+            sys.stderr.write(f"pooling: {message}\n")
+
+
+class Store:
+    """This process's view of the file, and the only one that writes it."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self.records: Records | None = None
+        self.memory_only = False
+        self.version: object = object()
+
+    def find(self, facts: Facts) -> Record | None:
+        """The record of this problem: with its own size, or else with the next smaller or larger one."""
+        if self.load():
+            for size in (facts.size, facts.size - 1, facts.size + 1):
+                record = self.get(f"{facts.family} bytes<=4^{size}")
+                if record is not None:
+                    return record
+        return None
+
+    def get(self, key: str) -> Record | None:
+        """The record of this very key. One that is not sound makes its file a damaged one."""
+        try:
+            return self.load().get(key)
+        except WisdomError:
+            with self.lock:
+                path = location()
+                if path is not None:
+                    self.read(path)
+                self.records = Records(self.load().sound())
+            return None
+
+    def load(self) -> Records:
+        """This machine's records, from the file if that has not been read yet."""
+        if self.records is not None:
+            return self.records
+        with self.lock:
+            if self.records is None:
+                path = location()
+                self.records = Records() if path is None else self._load_file(path)
+            return self.records
+
+    def _load_file(self, path: Path) -> Records:
+        try:
+            return Records(raw(text_of(path))[1].get(here()))
+        except (WisdomError, OSError):
+            return Records(self.read(path).records.get(here()))  # which knows what to say, and to do
+
+    def reload(self) -> None:
+        """Forget what was read, and let operators choose anew."""
+        with self.lock:
+            self.records = None
+            self.version = object()
+
+    def add(self, key: str, record: Record) -> bool:
+        """Keep a record, in memory and if possible on disk; whether it was."""
+        update = Wisdom({here(): machine()}, {here(): {key: record}})
+        return self.change(lambda wisdom: wisdom.add(update))
+
+    def change(self, edit: Callable[[Wisdom], None]) -> bool:
+        """Apply `edit` to what the file holds, in memory and if possible on disk; whether it was."""
+        with self.lock:
+            known = Wisdom({here(): machine()}, {here(): self.load().sound()})
+            written = False
+            path = location()
+            if not frozen() and path is not None and not self.memory_only:
+                try:
+                    known = self._change_file(path, known, edit)
+                    written = True
+                except (OSError, NotImplementedError) as error:
+                    self.memory_only = True
+                    warn(
+                        f"{path} can't be written ({_said(error)}): choices are kept in memory until this process ends"
+                    )
+            if not written:
+                edit(known)
+            self.records = Records(known.records.get(here()))
+            self.version = object()
+            return written
+
+    def _change_file(self, path: Path, known: Wisdom, edit: Callable[[Wisdom], None]) -> Wisdom:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path):
+            wisdom = self.read(path, have_lock=True, instead=known)
+            edit(wisdom)
+            write(path, to_text(wisdom))
+        return wisdom
+
+    def read(self, path: Path, have_lock: bool = False, instead: Wisdom | None = None) -> Wisdom:
+        """What the file holds; nothing where there is none, and `instead`, after a warning, of one that is damaged."""
+        try:
+            return from_text(text_of(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return Wisdom()
+        except WisdomError as error:
+            if have_lock:
+                self._set_aside(path, str(error))
+                return instead or Wisdom()
+            if frozen() or not self._again_with_lock(path):
+                warn(f"{path} is left alone: {error}")
+        except OSError as error:
+            if have_lock:
+                raise
+            warn(f"{path} can't be read ({_said(error)}): backends are chosen by the rule")
+        return Wisdom()
+
+    def _again_with_lock(self, path: Path) -> bool:
+        """Look again when nobody writes, and set the file aside if it is still damaged; False if that is not possible."""
+        try:
+            with locked(path):
+                self.read(path, have_lock=True)
+        except (OSError, NotImplementedError):
+            return False
+        return True
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        number, aside = 1, path.with_name(f"{path.name}.aside")
+        while aside.exists():
+            number, aside = number + 1, path.with_name(f"{path.name}.aside-{number + 1}")
+        os.replace(path, aside)
+        warn(
+            f"{path} can't be used: {reason}. It is now {aside.name}, and a new one is begun; "
+            f"`pooling wisdom import {aside}` takes what is sound in it"
+        )
+
+
+def here() -> str:
+    """This machine's name."""
+    return name_of(machine())
+
+
+def text_of(path: Path) -> str:
+    """A wisdom file's text; WisdomError where it can't be one."""
+    with contextlib.closing(_Descriptor(path)) as file:
+        facts = os.fstat(file.number)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError("it is not a file")
+        if facts.st_size > LARGEST:
+            raise WisdomError(f"it has {facts.st_size} bytes, more than {LARGEST}")
+        with open(file.number, "rb", closefd=False) as stream:
+            try:
+                return stream.read().decode()
+            except UnicodeDecodeError:
+                raise WisdomError("it is not text") from None
+
+
+class _Descriptor:
+    """An open file by its number; a pipe that nobody writes to is not waited for."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+
+    def close(self) -> None:
+        os.close(self.number)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file as a whole or not at all. Whoever calls has the lock, so that what others left half-written is rubbish."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        left.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file; OSError when it can't be had."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(f"{path}.lock", timeout=WAIT_S):
+            yield
+    except Timeout:
+        raise OSError(f"another process has held {path.name}.lock for {WAIT_S:g} s") from None
+
+
+def _said(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+store = Store()
+
+
+def _after_fork() -> None:
+    """A forked child may have a lock that another thread held."""
+    store.lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,158 @@
+"""Descriptions of models: each kind of file says the same, and what is wrong is named with its file and layer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pooling
+from pooling.model import data_of, layer_of, operators, read, write
+
+TOML = """
+[defaults]
+dtype = "float64"
+direction = "inference"
+
+[[layers]]
+name = "conv1"
+op = "max"
+shape = [2, 3, 9, 8]
+kernel_size = [3, 2]
+stride = 2
+padding = [[1, 0], [0, 1]]
+ties = "last"
+count = 5
+
+[[layers]]
+op = "avg"
+shape = [2, 9, 8, 3]
+kernel_size = 3
+data_format = "channels_last"
+count_include_pad = false
+dtype = "float32"
+"""
+
+CSV = """op,shape,kernel_size,stride,padding,ties,count,data_format,count_include_pad,dtype,direction
+max,2x3x9x8,3x2,2x2,1x0,last,5,,,float64,inference
+avg,2x9x8x3,3,,,,,channels_last,false,float32,inference
+"""
+
+
+def said(layers: list[pooling.Layer]) -> list[Any]:
+    return [(tuple(one.shape), str(one.dtype), repr(one.operator), one.direction, one.count) for one in layers]
+
+
+def file(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_toml(tmp_path: Path) -> None:
+    first, second = read(file(tmp_path, "model.toml", TOML))
+    assert said([first]) == [
+        (
+            (2, 3, 9, 8),
+            "float64",
+            repr(pooling.MaxPool((3, 2), 2, ((1, 0), (0, 1)), ties="last")),
+            "inference",
+            5,
+        )
+    ]
+    pool = pooling.AvgPool(3, data_format="channels_last", count_include_pad=False)
+    assert said([second]) == [((2, 9, 8, 3), "float32", repr(pool), "inference", 1)]
+
+
+def test_json_and_csv(tmp_path: Path) -> None:
+    layers: list[dict[str, Any]] = [
+        {"op": "MaxPool", "shape": [2, 3, 9, 8], "kernel_size": [3, 2], "stride": [2, 2], "padding": [1, 0]}
+    ]
+    layers[0] |= {"ties": "last", "count": 5, "dtype": "float64", "direction": "inference"}
+    listed = read(file(tmp_path, "list.json", json.dumps(layers)))
+    table = read(file(tmp_path, "table.csv", CSV))
+    assert said(listed) == said(read(file(tmp_path, "model.json", json.dumps({"layers": layers}))))
+    assert said(listed) == said(table[:1])
+    assert table[1].operator.data_format == "channels_last"  # type: ignore[union-attr]
+
+
+def test_what_was_recorded_can_be_written_and_read(tmp_path: Path) -> None:
+    with pooling.record() as seen:
+        pooling.max_pool(np.zeros((1, 2, 8, 8), np.float32), 3, 2, "same_upper", ceil_mode=True)
+        pooling.AvgPool((2, 2), divisor_override=3).forward(np.zeros((4, 4)))
+    path = tmp_path / "seen.json"
+    write(path, list(seen))
+    assert [one.facts() for one in read(path)] == [one.facts() for one in seen]
+    assert [layer_of(data_of(one)).facts() for one in seen] == [one.facts() for one in seen]
+
+
+def test_every_operator_has_a_name() -> None:
+    assert {"max", "MaxPool", "avg", "AvgPool"} <= set(operators())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("model.toml", "[[layers]", "model.toml: "),
+        ("model.json", "{", "model.json: "),
+        ("model.json", '{"layers": 3}', "a list `layers`"),
+        ("model.json", '{"layers": [], "other": 1}', "a list `layers`"),
+        ("model.json", "[]", "has no layers"),
+        ("model.json", "[3]", "layer 1: 3 is not a layer"),
+        (
+            "model.json",
+            '[{"shape": [1, 1, 4, 4], "kernel_size": 2, "op": "median"}]',
+            "layer 1: op='median': there are",
+        ),
+        ("model.json", '[{"shape": [1, 1, 4, 4], "kernel": 2}]', "'kernel' is no entry of a layer"),
+        ("model.json", '[{"kernel_size": 2}]', "shape is missing"),
+        ("model.json", '[{"shape": [1, 1, 4, 4]}]', "missing 1 required .*kernel_size"),
+        ("model.json", '[{"shape": [1, 1, 4, 4], "kernel_size": 9}]', "layer 1: kernel_size 9"),
+        ("model.json", '[{"shape": "big", "kernel_size": 2}]', "shape='big'"),
+        ("model.json", '[{"shape": [1, 1, 4, 4], "kernel_size": 2, "dtype": "f23"}]', "dtype='f23'"),
+        ("model.json", '[{"shape": [1, 1, 4, 4], "kernel_size": 2, "count": 0}]', "count=0"),
+        ("model.json", '[{"shape": [1, 1, 4, 4], "kernel_size": 2, "direction": "up"}]', "direction='up'"),
+        ("model.csv", "shape,kernel_size\n1x1x4x4,2,3\n", "a column without a name"),
+        ("model.yaml", "", "ends in .toml, .json, .csv or .onnx"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    with pytest.raises(pooling.PoolingError, match=message):
+        read(file(tmp_path, name, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(pooling.PoolingError, match=r"none.toml: No such file"):
+        read(tmp_path / "none.toml")
+
+
+def test_an_onnx_model(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["a"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 0, 0], ceil_mode=1),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("AveragePool", ["b"], ["y"], kernel_shape=[2, 2], auto_pad="SAME_UPPER"),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [value("x", onnx.TensorProto.FLOAT, ["n", 3, 9, 9])], [value("y", onnx.TensorProto.FLOAT, None)]
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph), path)
+    with pytest.raises(pooling.PoolingError, match="no fixed shape: pass --batch"):
+        read(path)
+    graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(helper.make_model(graph), path)
+    first, second = read(path)
+    assert said([first]) == [
+        ((4, 3, 9, 9), "float32", repr(pooling.MaxPool((3, 3), (2, 2), ((1, 0), (1, 0)), (1, 1), True)), "inference", 1)
+    ]
+    assert tuple(second.shape) == (4, 3, 5, 5)
+    assert second.facts().problem.window.output_size == (5, 5)
+    path.write_bytes(b"no model")
+    with pytest.raises(pooling.PoolingError, match="not an ONNX model"):
+        read(path)
