@@ -11,7 +11,8 @@ import pytest
 
 from bench.mnist import data
 from bench.mnist.idx import IMAGES, LABELS, DataError, parse
-from bench.mnist.layers import Convolution, FullyConnected, Pool, ReLU, Softmax
+from bench.mnist.convolution import Convolution, DirectConvolution
+from bench.mnist.layers import FullyConnected, Pool, ReLU, Sigmoid, Softmax
 from bench.mnist.networks import Network
 from bench.mnist.train import Settings, race, train
 from pooling import AvgPool, MaxPool
@@ -102,10 +103,21 @@ def test_a_bad_mirror_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 RANDOM = np.random.default_rng(0)
+
+
+def matrix(inputs: int, outputs: int) -> Any:
+    return np.random.default_rng(1).standard_normal((inputs, outputs))
+
+
 LAYERS: dict[str, Any] = {
-    "convolution": lambda: Convolution("conv", 3, 2, 4, np.random.default_rng(1), False, np.float64),
-    "fully connected": lambda: FullyConnected("full", 5 * 6 * 2, 7, np.random.default_rng(1), np.float64),
+    "convolution": lambda: Convolution("conv", 3, matrix(18, 4), False),
+    "direct convolution": lambda: DirectConvolution("conv", 3, matrix(18, 13), False, sparse=False),
+    "sparse convolution": lambda: DirectConvolution("conv", 4, matrix(32, 13), False),
+    "filters in parts": lambda: DirectConvolution("conv", 2, matrix(8, 61), False, sparse=False),
+    "fully connected": lambda: FullyConnected("full", matrix(5 * 6 * 2, 7), False),
     "relu": lambda: ReLU("relu"),
+    "compiled relu": lambda: ReLU("relu", compiled=True),
+    "sigmoid": lambda: Sigmoid("sigmoid"),
     "max": lambda: Pool("pool", MaxPool(2, data_format="channels_last")),
     "mean": lambda: Pool("pool", AvgPool(2, data_format="channels_last")),
 }
@@ -130,6 +142,8 @@ def test_a_layers_gradient(name: str) -> None:
     layer = LAYERS[name]()
     x = RANDOM.standard_normal((2, 5, 6, 2))
     dy = RANDOM.standard_normal(layer.forward(x, True).shape)
+    if name == "sparse convolution":
+        dy *= RANDOM.random(dy.shape) < 0.2
 
     def loss() -> float:
         return float((layer.forward(x, True) * dy).sum())

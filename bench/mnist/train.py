@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from bench.measure import pinned
 from bench.mnist.data import Dataset
+from bench.mnist.ladder import FASTEST, LADDER
 from bench.mnist.networks import Network, PoolKind
+from bench.mnist.optimizer import SGD
 from bench.mnist.stopwatch import Stopwatch
 from pooling.backend import Ties
+from pooling.threads import split
 
 Array = NDArray[Any]
 
@@ -37,6 +42,12 @@ class Settings:
     seed: int = 0
     images: int | None = None
     threads: int = 2
+    rung: str = FASTEST
+
+    @property
+    def shards(self) -> int:
+        """In how many parts a batch is trained on: one for each thread, where the rung has shards."""
+        return min(self.threads, self.batch_size) if LADDER[self.rung].shards else 1
 
 
 @dataclass
@@ -55,65 +66,99 @@ class History:
         return own / total if total else 0.0
 
 
-class SGD:
-    """v = momentum * v - rate * gradient; w += v."""
-
-    def __init__(self, network: Network, rate: float, momentum: float) -> None:
-        self.network, self.rate, self.momentum = network, rate, momentum
-        self.velocities = [np.zeros_like(w) for w in network.weights]
-
-    def step(self) -> None:
-        for w, v, g in zip(self.network.weights, self.velocities, self.network.gradients, strict=True):
-            np.multiply(v, self.momentum, out=v)
-            np.multiply(g, self.rate, out=g)
-            np.subtract(v, g, out=v)
-            np.add(w, v, out=w)
-
-
 OnStep = Callable[[int, float], None]
 OnEpoch = Callable[[int, History], None]
 
 
+@contextmanager
+def threads_of(settings: Settings) -> Iterator[None]:
+    """The threads a training may use; where shards have them, a matrix product stays on its own."""
+    with pinned(settings.threads), threadpool_limits(1 if settings.shards > 1 else settings.threads, "blas"):
+        yield
+
+
 class Trainer:
-    """A new network, its optimizer, and what has come of it."""
+    """A new network, its optimizer, and what has come of it.
+
+    With several shards there is a network for each, with the same weights: each has its part of a batch, and a thread takes it
+    through all layers. They meet where their gradients are added up, always in the same order.
+    """
 
     def __init__(self, settings: Settings, dataset: Dataset) -> None:
         self.settings, self.history = settings, History()
         self.images, self.labels = dataset.images[: settings.images], dataset.labels[: settings.images]
+        self.networks = [self.new_network() for _ in range(settings.shards)]
+        self.network = self.networks[0]
+        self.optimizer = self.new_optimizer()
+        self.order = np.random.default_rng((settings.seed, 1))
+        self._watches = [self.history.stopwatch, *(Stopwatch() for _ in self.networks[1:])]
+        shape, dtype = (settings.batch_size, *self.images.shape[1:]), self.images.dtype
+        self._batch = np.empty(shape, dtype) if LADDER[settings.rung].reuse else None
+        self._gradients(np.arange(min(settings.batch_size, len(self.images))))  # compiles, fills buffers
+        for watch in self._watches:
+            watch.seconds.clear()
+
+    def new_network(self) -> Network:
+        settings = self.settings
         height, width, channels = self.images.shape[1:]
-        self.network = Network(
+        return Network(
             settings.network,
             settings.pool,
             backend=settings.backend,
             ties=settings.ties,
+            rung=settings.rung,
             seed=settings.seed,
             shape=(height, width, channels),
         )
-        self.optimizer = SGD(self.network, settings.learning_rate, settings.momentum)
-        self.order = np.random.default_rng((settings.seed, 1))
-        self.network.step(*self.batch(np.arange(min(settings.batch_size, len(self.images)))))  # compiles, fills buffers
+
+    def new_optimizer(self) -> SGD:
+        settings = self.settings
+        return SGD(self.networks, settings.learning_rate, settings.momentum, fused=LADDER[settings.rung].update)
 
     def batches(self) -> list[Array]:
         """An epoch's indices, drawn anew."""
         shuffled = self.order.permutation(len(self.images))
         return [shuffled[i : i + self.settings.batch_size] for i in range(0, len(shuffled), self.settings.batch_size)]
 
-    def batch(self, indices: Array) -> tuple[Array, Array]:
-        return self.images[indices], self.labels[indices]
+    def _gradients(self, indices: Array) -> float:
+        """The loss of these images, with its gradients in the networks."""
+        n, shards = len(indices), len(self.networks)
+        losses = [0.0] * shards
+
+        def work(first: int, stop: int) -> None:
+            for i in range(first, stop):
+                watch = self._watches[i]
+                watch.start()
+                own = indices[n * i // shards : n * (i + 1) // shards]
+                out = None if self._batch is None else self._batch[n * i // shards : n * (i + 1) // shards]
+                # Indices are right: "clip" spares a copy that the checking of them would take.
+                x = np.take(self.images, own, axis=0, out=out, mode="clip")
+                labels = self.labels[own]
+                watch.lap("batch", "forward")
+                if len(own):
+                    with np.errstate(
+                        over="ignore", invalid="ignore"
+                    ):  # a loss that is no number is an error of its own
+                        losses[i] = self.networks[i].step(x, labels, watch, n)
+                else:
+                    for gradient in self.networks[i].gradients:
+                        gradient.fill(0)
+
+        split(work, shards, shards * SHARD_BYTES)
+        return sum(losses)
 
     def step(self, indices: Array) -> float:
         """One step of gradient descent; the loss before it."""
-        watch = self.history.stopwatch
-        with watch.time("batch", "forward"):
-            x, labels = self.batch(indices)
-        loss = self.network.step(x, labels, watch)
+        loss = self._gradients(indices)
         if not np.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss} at step {len(self.history.losses)}: "
                 f"train with a learning_rate below {self.settings.learning_rate}"
             )
-        with watch.time("sgd", "backward"):
-            self.optimizer.step()
+        watch = self._watches[0]
+        watch.start()
+        self.optimizer.step()
+        watch.lap("sgd", "backward")
         self.history.losses.append(loss)
         return loss
 
@@ -136,7 +181,7 @@ def train(
     FloatingPointError
         The loss is no longer a number: the learning rate is too high.
     """
-    with pinned(settings.threads):
+    with threads_of(settings):
         trainer = Trainer(settings, dataset)
         history = trainer.history
         for epoch in range(settings.epochs):
@@ -150,13 +195,16 @@ def train(
     return history
 
 
+SHARD_BYTES = 1 << 20
+"""More than what keeps work on one thread: a shard is always worth a thread."""
+
 TURN = 20
 """Steps that a training in a race takes at a time: enough to have its weights in the cache, few beside the machine's moods."""
 
 
 def race(settings: Sequence[Settings], dataset: Dataset, on_step: OnStep = lambda step, loss: None) -> list[History]:
     """One epoch of several trainings that take turns, so that a busy moment of the machine hits all of them."""
-    with pinned(settings[0].threads):
+    with threads_of(settings[0]):
         trainers = [Trainer(one, dataset) for one in settings]
         batches = [trainer.batches() for trainer in trainers]
         seconds = [0.0] * len(trainers)
