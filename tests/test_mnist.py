@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bench.mnist import data
-from bench.mnist.idx import IMAGES, LABELS, DataError, parse
 from bench.mnist.convolution import Convolution, DirectConvolution
+from bench.mnist.idx import IMAGES, LABELS, DataError, parse
 from bench.mnist.layers import FullyConnected, Pool, ReLU, Sigmoid, Softmax
 from bench.mnist.networks import Network
 from bench.mnist.train import Settings, race, train
@@ -105,16 +105,17 @@ def test_a_bad_mirror_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyP
 RANDOM = np.random.default_rng(0)
 
 
-def matrix(inputs: int, outputs: int) -> Any:
-    return np.random.default_rng(1).standard_normal((inputs, outputs))
+def parameters(rows: int, columns: int, biases: int | None = None) -> tuple[Any, Any]:
+    random = np.random.default_rng(1)
+    return random.standard_normal((rows, columns)), random.standard_normal(biases or columns)
 
 
 LAYERS: dict[str, Any] = {
-    "convolution": lambda: Convolution("conv", 3, matrix(18, 4), False),
-    "direct convolution": lambda: DirectConvolution("conv", 3, matrix(18, 13), False, sparse=False),
-    "sparse convolution": lambda: DirectConvolution("conv", 4, matrix(32, 13), False),
-    "filters in parts": lambda: DirectConvolution("conv", 2, matrix(8, 61), False, sparse=False),
-    "fully connected": lambda: FullyConnected("full", matrix(5 * 6 * 2, 7), False),
+    "convolution": lambda: Convolution("conv", 3, *parameters(18, 4), False),
+    "direct convolution": lambda: DirectConvolution("conv", 3, *parameters(18, 13), False, False),
+    "sparse convolution": lambda: DirectConvolution("conv", 4, *parameters(32, 13), False),
+    "filters in parts": lambda: DirectConvolution("conv", 2, *parameters(8, 61), False, False),
+    "fully connected": lambda: FullyConnected("full", *parameters(7, 5 * 6 * 2, biases=7), False),
     "relu": lambda: ReLU("relu"),
     "compiled relu": lambda: ReLU("relu", compiled=True),
     "sigmoid": lambda: Sigmoid("sigmoid"),

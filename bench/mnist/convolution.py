@@ -32,8 +32,8 @@ class Convolution(Weighted):
         Height and width of the kernel.
     """
 
-    def __init__(self, name: str, size: int, w: Array, first: bool, b: Array | None = None, reuse: bool = True) -> None:
-        super().__init__(name, w, first, b, reuse)
+    def __init__(self, name: str, size: int, w: Array, b: Array, first: bool, reuse: bool = True) -> None:
+        super().__init__(name, w, b, first, reuse)
         self.size = size
 
     def forward(self, x: Array, training: bool) -> Array:
@@ -74,10 +74,8 @@ class DirectConvolution(Convolution):
     gradient to one cell of its window, and ReLU stops half of them, so that 7 of 8 products would be with a 0.
     """
 
-    def __init__(
-        self, name: str, size: int, w: Array, first: bool, b: Array | None = None, *, sparse: bool = True
-    ) -> None:
-        super().__init__(name, size, w, first, b)
+    def __init__(self, name: str, size: int, w: Array, b: Array, first: bool, sparse: bool = True) -> None:
+        super().__init__(name, size, w, b, first)
         self.sparse = sparse
 
     def forward(self, x: Array, training: bool) -> Array:

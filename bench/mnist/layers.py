@@ -58,19 +58,18 @@ class Buffers:
 
 
 class Weighted:
-    """A layer with a matrix of weights, (inputs, outputs), and a bias for each output.
+    """A layer with a matrix of weights and a bias for each output.
 
     Parameters
     ----------
-    w
-        Initial weights; biases begin as `b`, by default at 0.
+    w, b
+        Initial weights and biases.
     first
         There is no layer before that would need the gradient with respect to x, and it is not computed.
     """
 
-    def __init__(self, name: str, w: Array, first: bool, b: Array | None = None, reuse: bool = True) -> None:
+    def __init__(self, name: str, w: Array, b: Array, first: bool, reuse: bool = True) -> None:
         self.name, self.first = name, first
-        b = np.zeros(w.shape[1], w.dtype) if b is None else b
         self.bind([w, b], [np.zeros_like(w), np.zeros_like(b)])
         self._buffers = Buffers(reuse)
 
@@ -94,22 +93,25 @@ class Weightless:
 
 
 class FullyConnected(Weighted):
-    """Every output is a weighted sum of all inputs; images are flattened on the way in."""
+    """Every output is a weighted sum of all inputs; images are flattened on the way in.
+
+    Weights are (outputs, inputs), and the forward product is turned: of the ways to write the three products, BLAS is fastest
+    at these. With (inputs, outputs), the gradient with respect to x took half as long again.
+    """
 
     def forward(self, x: Array, training: bool) -> Array:
         self._x, self._shape = x.reshape(len(x), -1), x.shape
-        y = self._buffers.get(f"y {training}", (len(x), len(self.b)), x.dtype)
-        np.matmul(self._x, self.w, out=y)
-        y += self.b
-        return y
+        turned = self._buffers.get(f"turned {training}", (len(self.b), len(x)), x.dtype)
+        np.matmul(self.w, self._x.T, out=turned)
+        return np.add(turned.T, self.b, out=self._buffers.get(f"y {training}", (len(x), len(self.b)), x.dtype))
 
     def backward(self, dy: Array) -> Array | None:
-        np.matmul(self._x.T, dy, out=self.dw)
+        np.matmul(dy.T, self._x, out=self.dw)
         np.sum(dy, axis=0, out=self.db)
         if self.first:
             return None
         dx = self._buffers.get("dx", self._x.shape, dy.dtype)
-        np.matmul(dy, self.w.T, out=dx)
+        np.matmul(dy, self.w, out=dx)
         return dx.reshape(self._shape)
 
 

@@ -150,13 +150,12 @@ class Network:
         self._build(shape)
 
     def _build(self, shape: tuple[int, int, int]) -> None:
-        design, reuse = self.design, self.rung.reuse
+        design = self.design
         height, width, channels = shape
         for i, filters in enumerate(design.filters, start=1):
             w = self._initial(design.size**2 * channels, filters)
-            self.layers.append(self._convolution(f"conv{i}", w, i == 1))
-            pair = [self._pooling(f"pool{i}"), self._relu(f"relu{i}")]
-            self.layers += pair if self.pool == "max" and self.rung.pool_first else pair[::-1]
+            self.layers.append(self._convolution(f"conv{i}", w))
+            self.layers += self._pair(i)
             height, width, channels = design.pooled(height), design.pooled(width), filters
             if min(height, width) < 1:
                 raise PoolingError(
@@ -165,23 +164,30 @@ class Network:
                 )
         inputs = height * width * channels
         for i, outputs in enumerate(design.hidden, start=1):
-            w = self._initial(inputs, outputs)
-            self.layers += [FullyConnected(f"full{i}", w, not self.layers, reuse=reuse), self._relu(f"relu_full{i}")]
+            self.layers += [self._fully_connected(f"full{i}", inputs, outputs), self._activation(f"relu_full{i}")]
             inputs = outputs
-        w = self._initial(inputs, design.classes)
-        self.layers.append(FullyConnected("scores", w, not self.layers, reuse=reuse))
+        self.layers.append(self._fully_connected("scores", inputs, design.classes))
+
+    def _pair(self, i: int) -> list[Layer]:
+        """Pooling number `i` and what goes with it, in their order."""
+        pair = [self._pooling(f"pool{i}"), self._activation(f"relu{i}")]
+        return pair if self.pool == "max" and self.rung.pool_first else pair[::-1]
 
     def _initial(self, inputs: int, outputs: int) -> Array:
         random = self.random.standard_normal((inputs, outputs))
         return np.asarray((random * np.sqrt(2 / inputs)).astype(self.dtype))
 
-    def _convolution(self, name: str, w: Array, first: bool) -> Layer:
-        size, rung = self.design.size, self.rung
-        if rung.direct and w.shape[1] >= FEWEST_FILTERS:
-            return DirectConvolution(name, size, w, first, sparse=rung.sparse)
-        return Convolution(name, size, w, first, reuse=rung.reuse)
+    def _fully_connected(self, name: str, inputs: int, outputs: int) -> Layer:
+        w = np.ascontiguousarray(self._initial(inputs, outputs).T)
+        return FullyConnected(name, w, np.zeros(outputs, self.dtype), not self.layers, self.rung.reuse)
 
-    def _relu(self, name: str) -> Layer:
+    def _convolution(self, name: str, w: Array) -> Layer:
+        size, rung, b = self.design.size, self.rung, np.zeros(w.shape[1], self.dtype)
+        if rung.direct and w.shape[1] >= FEWEST_FILTERS:
+            return DirectConvolution(name, size, w, b, not self.layers, rung.sparse)
+        return Convolution(name, size, w, b, not self.layers, rung.reuse)
+
+    def _activation(self, name: str) -> Layer:
         return ReLU(name, self.rung.reuse, self.rung.direct)
 
     def _pooling(self, name: str) -> Layer:

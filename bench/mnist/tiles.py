@@ -112,6 +112,9 @@ def empty_tile(typing: Any, array: Any, rows: Any, vectors: Any) -> Any:
 def add_outer(typing: Any, tile: Any, a: Any, at: Any, step: Any, b: Any, start: Any, width: Any) -> Any:
     """The tile with ``a[at + r * step] * b[start : start + width]`` added to each row r, each product rounded with its sum."""
 
+    if a.dtype != tile.element or b.dtype != tile.element:
+        return None  # the kernel does not compile, where it would read past the end
+
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         sums, a_, at_, step_, b_, start_, width_ = args
         scalar = context.data_model_manager[tile.element].get_data_type()
@@ -137,6 +140,9 @@ def add_outer(typing: Any, tile: Any, a: Any, at: Any, step: Any, b: Any, start:
 def load_row(typing: Any, tile: Any, array: Any, start: Any, width: Any) -> Any:
     """The tile with ``array[start : start + width]`` in each row."""
 
+    if array.dtype != tile.element:
+        return None  # the kernel does not compile, where it would read past the end
+
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         sums, array_, start_, width_ = args
         vector = ir.VectorType(context.data_model_manager[tile.element].get_data_type(), tile.lanes)
@@ -155,6 +161,9 @@ def load_row(typing: Any, tile: Any, array: Any, start: Any, width: Any) -> Any:
 def load_tile(typing: Any, tile: Any, array: Any, start: Any, step: Any, width: Any) -> Any:
     """The tile whose row r is ``array[start + r * step :][:width]``."""
 
+    if array.dtype != tile.element:
+        return None  # the kernel does not compile, where it would read past the end
+
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         sums, array_, start_, step_, width_ = args
         vector = ir.VectorType(context.data_model_manager[tile.element].get_data_type(), tile.lanes)
@@ -172,6 +181,9 @@ def load_tile(typing: Any, tile: Any, array: Any, start: Any, step: Any, width: 
 @intrinsic
 def store_tile(typing: Any, tile: Any, array: Any, start: Any, step: Any, width: Any) -> Any:
     """Write row r of the tile to ``array[start + r * step :][:width]``."""
+
+    if array.dtype != tile.element:
+        return None  # the kernel does not compile, where it would read past the end
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         sums, array_, start_, step_, width_ = args

@@ -16,6 +16,7 @@ from bench.measure import pinned
 from bench.mnist.data import Dataset
 from bench.mnist.ladder import FASTEST, LADDER
 from bench.mnist.networks import Network, PoolKind
+from bench.mnist.nielsen import NielsenNetwork
 from bench.mnist.optimizer import SGD
 from bench.mnist.stopwatch import Stopwatch
 from pooling.backend import Ties
@@ -29,7 +30,21 @@ EVALUATED = 500
 
 @dataclass(frozen=True)
 class Settings:
-    """What is trained, and how. The defaults bring `lenet` over 98.5% in its first epochs."""
+    """What is trained, and how. The defaults bring `lenet` over 98.5% in its first epochs.
+
+    Parameters
+    ----------
+    network
+        As :func:`bench.mnist.networks.design_of` reads it.
+    images
+        Train on the first so many; None is all, but for those `held_out`, which are the last ones.
+    rung
+        How it is computed: a key of :data:`bench.mnist.ladder.LADDER`.
+    regime
+        "usual", or the activation of a network of Nielsen's, begun as his: "sigmoid" or "relu".
+    penalty
+        Nielsen's lambda: each step takes ``rate * penalty / batches`` of every weight away.
+    """
 
     network: str = "lenet"
     pool: PoolKind = "max"
@@ -43,6 +58,9 @@ class Settings:
     images: int | None = None
     threads: int = 2
     rung: str = FASTEST
+    regime: str = "usual"
+    penalty: float = 0.0
+    held_out: int = 0
 
     @property
     def shards(self) -> int:
@@ -52,10 +70,12 @@ class Settings:
 
 @dataclass
 class History:
-    """What came of it: the loss of every step; test accuracy and seconds (evaluation excluded) of every epoch."""
+    """What came of it: the loss of every step; accuracy on test and held-out images, and seconds (evaluation excluded), of
+    every epoch."""
 
     losses: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
+    held_out: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
@@ -86,8 +106,10 @@ class Trainer:
 
     def __init__(self, settings: Settings, dataset: Dataset) -> None:
         self.settings, self.history = settings, History()
-        self.images, self.labels = dataset.images[: settings.images], dataset.labels[: settings.images]
-        self.networks = [self.new_network() for _ in range(settings.shards)]
+        stop = len(dataset.images) - settings.held_out
+        stop = min(stop, settings.images or stop)
+        self.images, self.labels = dataset.images[:stop], dataset.labels[:stop]
+        self.networks = [self.new_network(settings, dataset) for _ in range(settings.shards)]
         self.network = self.networks[0]
         self.optimizer = self.new_optimizer()
         self.order = np.random.default_rng((settings.seed, 1))
@@ -98,22 +120,25 @@ class Trainer:
         for watch in self._watches:
             watch.seconds.clear()
 
-    def new_network(self) -> Network:
-        settings = self.settings
-        height, width, channels = self.images.shape[1:]
-        return Network(
-            settings.network,
-            settings.pool,
-            backend=settings.backend,
-            ties=settings.ties,
-            rung=settings.rung,
-            seed=settings.seed,
-            shape=(height, width, channels),
-        )
+    @staticmethod
+    def new_network(settings: Settings, dataset: Dataset) -> Network:
+        """With its initial weights: the same from the same settings."""
+        options: dict[str, Any] = {
+            "backend": settings.backend,
+            "ties": settings.ties,
+            "rung": settings.rung,
+            "seed": settings.seed,
+            "shape": dataset.images.shape[1:],
+        }
+        if settings.regime == "usual":
+            return Network(settings.network, settings.pool, **options)
+        return NielsenNetwork(settings.network, settings.pool, activation=settings.regime, **options)
 
     def new_optimizer(self) -> SGD:
         settings = self.settings
-        return SGD(self.networks, settings.learning_rate, settings.momentum, fused=LADDER[settings.rung].update)
+        batches = max(1, len(self.images) // settings.batch_size)
+        decay, fused = settings.penalty / batches, LADDER[settings.rung].update
+        return SGD(self.networks, settings.learning_rate, settings.momentum, decay, fused)
 
     def batches(self) -> list[Array]:
         """An epoch's indices, drawn anew."""
@@ -191,6 +216,9 @@ def train(
                 on_step(len(history.losses) - 1, loss)
             history.seconds.append(perf_counter() - start)
             history.accuracy.append(accuracy(trainer.network, dataset))
+            if settings.held_out:
+                last = slice(len(dataset.images) - settings.held_out, None)
+                history.held_out.append(right(trainer.network, dataset.images[last], dataset.labels[last]))
             on_epoch(epoch, history)
     return history
 
@@ -224,8 +252,13 @@ def race(settings: Sequence[Settings], dataset: Dataset, on_step: OnStep = lambd
 
 def accuracy(network: Network, dataset: Dataset) -> float:
     """Part of the test images whose label has the highest score."""
-    right = 0
-    for i in range(0, len(dataset.test_images), EVALUATED):
-        scores = network.scores(dataset.test_images[i : i + EVALUATED])
-        right += int((scores.argmax(axis=1) == dataset.test_labels[i : i + EVALUATED]).sum())
-    return right / len(dataset.test_images)
+    return right(network, dataset.test_images, dataset.test_labels)
+
+
+def right(network: Network, images: Array, labels: Array) -> float:
+    """Part of the images whose label has the highest score."""
+    found = 0
+    for i in range(0, len(images), EVALUATED):
+        scores = network.scores(images[i : i + EVALUATED])
+        found += int((scores.argmax(axis=1) == labels[i : i + EVALUATED]).sum())
+    return found / len(images)
