@@ -1,4 +1,4 @@
-"""The suite's command line: ``python -m bench report|train|plots|env|readme``."""
+"""The suite's command line: ``python -m bench report|train|race|study|plots|env|readme``."""
 
 from __future__ import annotations
 
@@ -48,6 +48,9 @@ DataDir = Annotated[
     typer.Option(
         "--data-dir", help="Folder with MNIST's IDX files.", show_default="POOLING_DATA_DIR, else it is downloaded"
     ),
+]
+NetworkName = Annotated[
+    str, typer.Option("--network", help="question, lenet, or sizes: '16,32/200 conv=3 pool=3,2' (filters/hidden).")
 ]
 ChosenPreset = Annotated[
     str,
@@ -178,8 +181,8 @@ def env(threads: Threads = None) -> None:
 
 @app.command()
 def train(
-    network: Annotated[str, typer.Option(help="question or lenet.")] = "lenet",
-    pool: Annotated[str, typer.Option(help="max or avg.")] = "max",
+    network: NetworkName = "lenet",
+    pool: Annotated[str, typer.Option(help="max, avg, or undivided: a mean whose gradient is not divided.")] = "max",
     backend: Annotated[str, typer.Option(help="A backend's name, or auto.")] = "auto",
     ties: Annotated[str, typer.Option(help="first, last, split or all.")] = "first",
     epochs: Annotated[int, typer.Option(min=1)] = 3,
@@ -188,6 +191,9 @@ def train(
     momentum: Annotated[float, typer.Option(min=0, max=1)] = 0.9,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and order: the same seed gives the same losses.")] = 0,
     images: Annotated[int | None, typer.Option(min=1, help="Train on the first so many only.")] = None,
+    rung: Annotated[
+        str, typer.Option(help="How it is computed, from numpy, the first version, to the last.")
+    ] = "sparse",
     threads: Threads = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -209,6 +215,7 @@ def train(
             "seed": seed,
             "images": images,
             "threads": threads or pooling.get_num_threads(),
+            "rung": rung,
         }
         try:
             with interruptible():
@@ -216,6 +223,97 @@ def train(
         except KeyboardInterrupt:
             console.print("Interrupted; the epochs above are what there is.")
             raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def race(
+    network: NetworkName = "lenet",
+    pool: Annotated[str, typer.Option(help="max or avg.")] = "max",
+    rung: Annotated[
+        list[str] | None,
+        typer.Option(help="Ours that take part; may be repeated; all is every one.", show_default="sparse"),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    learning_rate: Annotated[float, typer.Option(min=0)] = 0.03,
+    momentum: Annotated[float, typer.Option(min=0, max=1)] = 0.9,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each.", show_default="an epoch")] = None,
+    compiled: Annotated[bool, typer.Option("--compiled", help="PyTorch's compiler too.")] = False,
+    memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Also each alone, for its memory.")] = True,
+    out: Out = Path("reports/local"),
+    threads: Threads = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Train in turns with PyTorch: time, losses, accuracy, memory, and where each spends its time."""
+    console = Console(stderr=True)
+    with complaints(console):
+        from bench.mnist import command, data
+
+        settings = {
+            "network": network,
+            "pool": pool,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "momentum": momentum,
+            "seed": seed,
+            "threads": threads or pooling.get_num_threads(),
+        }
+        with interruptible():
+            dataset = data.load(data_dir)
+            path = command.race(dataset, out, settings, rung or [], steps, compiled, memory, data_dir)
+        typer.echo(path.resolve())
+
+
+@app.command()
+def study(
+    out: Out = Path("reports/local"),
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="timing, grid, rates or published; may be repeated.", show_default="all"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1)] = 5,
+    epochs: Annotated[int, typer.Option(min=1)] = 10,
+    published_epochs: Annotated[int, typer.Option(min=1, help="Of Nielsen's ladder.")] = 60,
+    images: Annotated[int | None, typer.Option(min=1, help="Train on the first so many only.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler, whose workers do the runs.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes without one.", show_default="cores")] = None,
+    budget_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Begin no run after so long; the same command goes on.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """What does max pooling do to accuracy? Many trainings, each a row on disk when it is done; goes on where it was."""
+    console = Console(stderr=True)
+    with complaints(console):
+        from bench.study.command import planned, rows_path, show
+        from bench.study.command import study as do
+
+        wanted = planned(tuple(part or ()), seeds, epochs, images, published_epochs)
+        try:
+            with interruptible():
+                outcome = do(
+                    console,
+                    out,
+                    wanted,
+                    data_dir=data_dir,
+                    scheduler=scheduler,
+                    workers=workers,
+                    budget_minutes=budget_minutes,
+                )
+        except KeyboardInterrupt:
+            console.print(
+                f"Interrupted; rows are kept in {rows_path(out)}, and the same command goes on.", soft_wrap=True
+            )
+            raise typer.Exit(INTERRUPTED) from None
+        for key, reason in outcome.failed.items():
+            console.print(f"Given up: {key}: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
+        if outcome.left:
+            console.print(f"{len(outcome.left)} runs are left; the same command goes on with them.", highlight=False)
+        typer.echo(show(Console(quiet=True), out).resolve())
+        if outcome.failed:
+            raise typer.Exit(1)
 
 
 def results_path(folder: Path, preset: str) -> Path:
