@@ -31,6 +31,9 @@ WHOLE = 100
 
 RESOURCE = "machine"
 
+CONNECT_S = 20.0
+"""How long to wait for a scheduler's answer."""
+
 
 @dataclass
 class Pool:
@@ -95,7 +98,7 @@ def cluster(address: str, folder: str | None) -> Iterator[Pool]:
     except ImportError:
         raise ResultsError("--scheduler needs dask.distributed: pip install 'pooling[cluster]'") from None
     try:
-        client = Client(address, timeout=20, set_as_default=False)
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise ResultsError(f"--scheduler {address}: nobody answers ({error}); start one: dask scheduler") from None
     try:
@@ -108,14 +111,15 @@ def cluster(address: str, folder: str | None) -> Iterator[Pool]:
         able = all(worker["resources"].get(RESOURCE, 0) >= WHOLE for worker in workers.values())
         some = any(worker["resources"].get(RESOURCE, 0) >= WHOLE for worker in workers.values())
 
-        def submit(run: Run) -> Any:
+        def submit(run: Run) -> Future[Row]:
             if run.part == "timing" and not some:
                 raise ResultsError(
                     f"{run.key} needs a machine to itself; start a worker with --resources '{RESOURCE}={WHOLE}'"
                 )
             need = WHOLE if run.part == "timing" else WHOLE / threads
             resources = {RESOURCE: need} if able or run.part == "timing" else None
-            return client.submit(do, run, folder, "dask", key=None, pure=False, resources=resources, retries=TRIES)
+            task = client.submit(do, run, folder, "dask", pure=False, resources=resources, retries=TRIES)
+            return _followed(task)
 
         yield Pool(submit, sum(worker["nthreads"] for worker in workers.values()), exclusive=False)
     finally:
@@ -160,8 +164,8 @@ def perform(
                 waiting.insert(0, run)
         if not under_way:
             break
-        for future in _first(list(under_way)):
-            if future not in under_way:
+        for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+            if future not in under_way:  # lost with another
                 continue
             run = under_way.pop(future)
             error = future.exception()
@@ -191,10 +195,17 @@ def _timing(runs: Any) -> bool:
     return any(run.part == "timing" for run in runs)
 
 
-def _first(futures: Sequence[Any]) -> list[Any]:
-    """Those that are done, once one is: of either kind of future."""
-    if isinstance(futures[0], Future):
-        return list(wait(futures, return_when=FIRST_COMPLETED).done)
-    from distributed import wait as wait_for
+def _followed(task: Any) -> Future[Row]:
+    """A future of the usual kind that ends as Dask's does; it holds on to that, which is otherwise given up."""
+    future: Future[Row] = Future()
 
-    return list(wait_for(list(futures), return_when="FIRST_COMPLETED").done)
+    def end(_: Any) -> None:
+        if task.cancelled():
+            future.set_exception(RuntimeError("the scheduler has cancelled it"))
+        elif (error := task.exception()) is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(task.result())
+
+    task.add_done_callback(end)
+    return future
