@@ -1,13 +1,11 @@
-"""The suite's command line: ``python -m bench report|fit|train|plots|env|readme``."""
+"""The suite's command line: ``python -m bench report|fit|train|race|study|plots|env|readme``."""
 
 from __future__ import annotations
 
-import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -15,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import pooling
+from bench.console import INTERRUPTED, complaints, interruptible
 from bench.files import ROOT
 from bench.results import LeftOut, Results, ResultsError, load
 from bench.workloads import PRESETS, Preset
@@ -25,9 +24,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-INTERRUPTED = 130
-"""Exit status of a command that Ctrl-C ended, as shells have it."""
 
 
 def preset_of(value: str) -> Preset:
@@ -48,6 +44,9 @@ DataDir = Annotated[
     typer.Option(
         "--data-dir", help="Folder with MNIST's IDX files.", show_default="POOLING_DATA_DIR, else it is downloaded"
     ),
+]
+NetworkName = Annotated[
+    str, typer.Option("--network", help="question, lenet, or sizes: '16,32/200 conv=3 pool=3,2' (filters/hidden).")
 ]
 ChosenPreset = Annotated[
     str,
@@ -215,8 +214,8 @@ def fit(
 
 @app.command()
 def train(
-    network: Annotated[str, typer.Option(help="question or lenet.")] = "lenet",
-    pool: Annotated[str, typer.Option(help="max or avg.")] = "max",
+    network: NetworkName = "lenet",
+    pool: Annotated[str, typer.Option(help="max, avg, or undivided: a mean whose gradient is not divided.")] = "max",
     backend: Annotated[str, typer.Option(help="A backend's name, or auto.")] = "auto",
     ties: Annotated[str, typer.Option(help="first, last, split or all.")] = "first",
     epochs: Annotated[int, typer.Option(min=1)] = 3,
@@ -225,6 +224,9 @@ def train(
     momentum: Annotated[float, typer.Option(min=0, max=1)] = 0.9,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and order: the same seed gives the same losses.")] = 0,
     images: Annotated[int | None, typer.Option(min=1, help="Train on the first so many only.")] = None,
+    rung: Annotated[
+        str, typer.Option(help="How it is computed, from numpy, the first version, to the last.")
+    ] = "sparse",
     threads: Threads = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -246,6 +248,7 @@ def train(
             "seed": seed,
             "images": images,
             "threads": threads or pooling.get_num_threads(),
+            "rung": rung,
         }
         try:
             with interruptible():
@@ -264,6 +267,97 @@ def fit_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@app.command()
+def race(
+    network: NetworkName = "lenet",
+    pool: Annotated[str, typer.Option(help="max or avg.")] = "max",
+    rung: Annotated[
+        list[str] | None,
+        typer.Option(help="Ours that take part; may be repeated; all is every one.", show_default="sparse"),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    learning_rate: Annotated[float, typer.Option(min=0)] = 0.03,
+    momentum: Annotated[float, typer.Option(min=0, max=1)] = 0.9,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each.", show_default="an epoch")] = None,
+    compiled: Annotated[bool, typer.Option("--compiled", help="PyTorch's compiler too.")] = False,
+    memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Also each alone, for its memory.")] = True,
+    out: Out = Path("reports/local"),
+    threads: Threads = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Train in turns with PyTorch: time, losses, accuracy, memory, and where each spends its time."""
+    console = Console(stderr=True)
+    with complaints(console):
+        from bench.mnist import command, data
+
+        settings = {
+            "network": network,
+            "pool": pool,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "momentum": momentum,
+            "seed": seed,
+            "threads": threads or pooling.get_num_threads(),
+        }
+        with interruptible():
+            dataset = data.load(data_dir)
+            path = command.race(dataset, out, settings, rung or [], steps, compiled, memory, data_dir)
+        typer.echo(path.resolve())
+
+
+@app.command()
+def study(
+    out: Out = Path("reports/local"),
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="timing, grid, rates or published; may be repeated.", show_default="all"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1)] = 5,
+    epochs: Annotated[int, typer.Option(min=1)] = 10,
+    published_epochs: Annotated[int, typer.Option(min=1, help="Of Nielsen's ladder.")] = 60,
+    images: Annotated[int | None, typer.Option(min=1, help="Train on the first so many only.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler, whose workers do the runs.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes without one.", show_default="cores")] = None,
+    budget_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Begin no run after so long; the same command goes on.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """What does max pooling do to accuracy? Many trainings, each a row on disk when it is done; goes on where it was."""
+    console = Console(stderr=True)
+    with complaints(console):
+        from bench.study.command import planned, rows_path, show
+        from bench.study.command import study as do
+
+        wanted = planned(tuple(part or ()), seeds, epochs, images, published_epochs)
+        try:
+            with interruptible():
+                outcome = do(
+                    console,
+                    out,
+                    wanted,
+                    data_dir=data_dir,
+                    scheduler=scheduler,
+                    workers=workers,
+                    budget_minutes=budget_minutes,
+                )
+        except KeyboardInterrupt:
+            console.print(
+                f"Interrupted; rows are kept in {rows_path(out)}, and the same command goes on.", soft_wrap=True
+            )
+            raise typer.Exit(INTERRUPTED) from None
+        for key, reason in outcome.failed.items():
+            console.print(f"Given up: {key}: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
+        if outcome.left:
+            console.print(f"{len(outcome.left)} runs are left; the same command goes on with them.", highlight=False)
+        typer.echo(show(Console(quiet=True), out).resolve())
+        if outcome.failed:
+            raise typer.Exit(1)
 
 
 def results_path(folder: Path, preset: str) -> Path:
@@ -285,39 +379,3 @@ def results_in(folder: Path, preset: str | None) -> Results:
     if not found:
         raise ResultsError(f"{folder} has no results; measure first: python -m bench report --out {folder}")
     return max(found, key=lambda results: results.updated)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Make Ctrl-C a KeyboardInterrupt wherever it hits: within a callback from LLVM it gets lost, and another error follows."""
-    asked = False
-
-    def remember(signum: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        raise KeyboardInterrupt
-
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # otherwise it is ignored, or somebody else's
-    try:
-        if usual:
-            signal.signal(signal.SIGINT, remember)
-        yield
-    except Exception as error:
-        if asked:
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        if usual:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextmanager
-def complaints(console: Console) -> Iterator[None]:
-    """Tell errors that a user can mend in one line, and leave with status 2."""
-    from bench.mnist.idx import DataError
-
-    try:
-        yield
-    except (DataError, ResultsError, pooling.PoolingError, FloatingPointError, OSError) as error:
-        console.print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(2) from None

@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 
 import bench.suite
 import pooling
-from bench.cli import app, interruptible
+from bench.cli import app
+from bench.console import interruptible
 from bench.contenders import of_backend
 from bench.measure import Patience
 from bench.mnist.data import digits

@@ -10,28 +10,15 @@ import numpy as np
 import pytest
 
 from bench.mnist import data
+from bench.mnist.convolution import Convolution, DirectConvolution
 from bench.mnist.idx import IMAGES, LABELS, DataError, parse
-from bench.mnist.layers import Convolution, FullyConnected, Pool, ReLU, Softmax
+from bench.mnist.layers import FullyConnected, Pool, ReLU, Sigmoid, Softmax
 from bench.mnist.networks import Network
 from bench.mnist.train import Settings, race, train
 from pooling import AvgPool, MaxPool
+from tests.digits_folder import folder, idx
 
-
-def idx(array: Any) -> bytes:
-    """An array of bytes in IDX."""
-    magic = (0x0800 | array.ndim).to_bytes(4, "big")
-    sizes = b"".join(n.to_bytes(4, "big") for n in array.shape)
-    return bytes(magic + sizes + array.astype(np.uint8).tobytes())
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Four small files, some compressed."""
-    random = np.random.default_rng(0)
-    for part, n in (("train", 30), ("t10k", 10)):
-        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(idx(random.integers(0, 256, (n, 28, 28))))
-        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(random.integers(0, 10, n))))
-    return tmp_path
+__all__ = ["folder"]  # a fixture
 
 
 def test_a_folder_of_idx_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,10 +89,22 @@ def test_a_bad_mirror_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 RANDOM = np.random.default_rng(0)
+
+
+def parameters(rows: int, columns: int, biases: int | None = None) -> tuple[Any, Any]:
+    random = np.random.default_rng(1)
+    return random.standard_normal((rows, columns)), random.standard_normal(biases or columns)
+
+
 LAYERS: dict[str, Any] = {
-    "convolution": lambda: Convolution("conv", 3, 2, 4, np.random.default_rng(1), False, np.float64),
-    "fully connected": lambda: FullyConnected("full", 5 * 6 * 2, 7, np.random.default_rng(1), np.float64),
+    "convolution": lambda: Convolution("conv", 3, *parameters(18, 4), False),
+    "direct convolution": lambda: DirectConvolution("conv", 3, *parameters(18, 13), False, False),
+    "sparse convolution": lambda: DirectConvolution("conv", 4, *parameters(32, 13), False),
+    "filters in parts": lambda: DirectConvolution("conv", 2, *parameters(8, 61), False, False),
+    "fully connected": lambda: FullyConnected("full", *parameters(7, 5 * 6 * 2, biases=7), False),
     "relu": lambda: ReLU("relu"),
+    "compiled relu": lambda: ReLU("relu", compiled=True),
+    "sigmoid": lambda: Sigmoid("sigmoid"),
     "max": lambda: Pool("pool", MaxPool(2, data_format="channels_last")),
     "mean": lambda: Pool("pool", AvgPool(2, data_format="channels_last")),
 }
@@ -130,6 +129,8 @@ def test_a_layers_gradient(name: str) -> None:
     layer = LAYERS[name]()
     x = RANDOM.standard_normal((2, 5, 6, 2))
     dy = RANDOM.standard_normal(layer.forward(x, True).shape)
+    if name == "sparse convolution":
+        dy *= RANDOM.random(dy.shape) < 0.2
 
     def loss() -> float:
         return float((layer.forward(x, True) * dy).sum())

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from bench.environment import machine, versions
+from bench.files import write_atomically
 from bench.mnist.data import Dataset
-from bench.mnist.networks import DESIGNS
+from bench.mnist.ladder import FASTEST, LADDER
+from bench.mnist.networks import POOLS, design_of
 from bench.mnist.train import History, Settings, train
 from pooling import PoolingError, backend
 from pooling.backend import TIES
+
+
+def check(options: dict[str, Any]) -> None:
+    """PoolingError where an option has a value that isn't one of its own."""
+    design_of(options["network"])
+    for name, choices in (("pool", POOLS), ("ties", TIES), ("rung", tuple(LADDER))):
+        if name in options and options[name] not in choices:
+            raise PoolingError(f"--{name} {options[name]}: choose one of {', '.join(choices)}")
 
 
 def run(dataset: Dataset, **options: Any) -> History:
@@ -23,9 +38,7 @@ def run(dataset: Dataset, **options: Any) -> History:
     PoolingError
         An option has a value that isn't one of its own.
     """
-    for name, choices in (("network", tuple(DESIGNS)), ("pool", ("max", "avg")), ("ties", TIES)):
-        if options[name] not in choices:
-            raise PoolingError(f"--{name} {options[name]}: choose one of {', '.join(choices)}")
+    check(options)
     if options["backend"] != "auto":
         backend(options["backend"])  # raises for an unknown name
     settings = Settings(**options)
@@ -63,3 +76,73 @@ def table_of(history: History) -> Table:
         both = [history.stopwatch.seconds.get((layer, direction), 0.0) for direction in ("forward", "backward")]
         table.add_row(layer, *(f"{s:.2f}" if s else "" for s in both), f"{sum(both) / total:.1%}")
     return table
+
+
+def race(
+    dataset: Dataset,
+    out: Path,
+    options: dict[str, Any],
+    rungs: list[str],
+    steps: int | None,
+    compiled: bool,
+    memory: bool,
+    data_dir: Path | None,
+) -> Path:
+    """Train in turns, print what came of it, and keep it as JSON; the file's path."""
+    from bench.mnist.duel import disagreement, duel, peak_mb
+    from bench.mnist.framework import FORMS
+
+    rungs = list(LADDER) if rungs == ["all"] else rungs or [FASTEST]
+    for rung in rungs:
+        check(options | {"rung": rung})
+    if find_spec("torch") is None:
+        raise PoolingError("race needs PyTorch: pip install torch, or make peers")
+    settings = Settings(**options)
+    forms = FORMS if compiled else FORMS[:2]
+    console = Console(stderr=True)
+    with Progress(TextColumn("racing"), BarColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        found = duel(
+            settings, dataset, rungs, forms, steps=steps, progress=lambda part: bar.update(task, completed=part)
+        )
+    if memory:
+        for one in found:
+            one.peak_mb = round(peak_mb(one.name, settings, str(data_dir) if data_dir else None), 1)
+    rival = min((c for c in found if c.name in FORMS[:2]), key=lambda c: c.steps_ms[0])
+    table = Table("who", "step, ms", "epoch, s", f"of {rival.name}'s", "losses differ", "test accuracy", "peak, MB")
+    for c in found:
+        table.add_row(
+            c.name,
+            f"{c.steps_ms[0]:.2f} ({c.steps_ms[1]:.2f} to {c.steps_ms[2]:.2f})",
+            f"{c.epoch_s:.2f}",
+            f"{c.steps_ms[0] / rival.steps_ms[0]:.2f}",
+            f"{disagreement(c.losses, rival.losses):.1e}",
+            f"{c.accuracy:.2%}" if c.accuracy is not None else "",
+            "" if c.peak_mb is None else f"{c.peak_mb:.0f}",
+        )
+    console.print(table)
+    profile = Table("who", "layer", "forward, ms", "backward, ms")
+    for c in found:
+        by = {(layer, direction): 1e3 * s for layer, direction, s in c.layers}
+        for layer in dict.fromkeys(layer for layer, _ in by):
+            both = (by.get((layer, d)) for d in ("forward", "backward"))
+            profile.add_row(c.name, layer, *("" if ms is None else f"{ms:.3f}" for ms in both))
+    console.print(profile)
+    path = out / "results" / f"race {options['network'].replace('/', ' ')} {options['pool']}.json"
+    kept = {
+        "settings": asdict(settings),
+        "dataset": dataset.name,
+        "machine": asdict(machine()),
+        "versions": versions(),
+        "blas": kernels(),
+        "contestants": [asdict(c) for c in found],
+    }
+    write_atomically(path, json.dumps(kept) + "\n")
+    return path
+
+
+def kernels() -> list[str]:
+    """Which kernels BLAS has chosen for this processor."""
+    from threadpoolctl import threadpool_info
+
+    return [f"{p['internal_api']} {p.get('architecture', '')}" for p in threadpool_info() if p["user_api"] == "blas"]

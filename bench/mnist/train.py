@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from bench.measure import pinned
 from bench.mnist.data import Dataset
+from bench.mnist.ladder import FASTEST, LADDER
 from bench.mnist.networks import Network, PoolKind
+from bench.mnist.nielsen import NielsenNetwork
+from bench.mnist.optimizer import SGD
 from bench.mnist.stopwatch import Stopwatch
 from pooling.backend import Ties
+from pooling.threads import split
 
 Array = NDArray[Any]
 
@@ -24,7 +30,21 @@ EVALUATED = 500
 
 @dataclass(frozen=True)
 class Settings:
-    """What is trained, and how. The defaults bring `lenet` over 98.5% in its first epochs."""
+    """What is trained, and how. The defaults bring `lenet` over 98.5% in its first epochs.
+
+    Parameters
+    ----------
+    network
+        As :func:`bench.mnist.networks.design_of` reads it.
+    images
+        Train on the first so many; None is all, but for those `held_out`, which are the last ones.
+    rung
+        How it is computed: a key of :data:`bench.mnist.ladder.LADDER`.
+    regime
+        "usual", or the activation of a network of Nielsen's, begun as his: "sigmoid" or "relu".
+    penalty
+        Nielsen's lambda: each step takes ``rate * penalty / batches`` of every weight away.
+    """
 
     network: str = "lenet"
     pool: PoolKind = "max"
@@ -37,14 +57,25 @@ class Settings:
     seed: int = 0
     images: int | None = None
     threads: int = 2
+    rung: str = FASTEST
+    regime: str = "usual"
+    penalty: float = 0.0
+    held_out: int = 0
+
+    @property
+    def shards(self) -> int:
+        """In how many parts a batch is trained on: one for each thread, where the rung has shards."""
+        return min(self.threads, self.batch_size) if LADDER[self.rung].shards else 1
 
 
 @dataclass
 class History:
-    """What came of it: the loss of every step; test accuracy and seconds (evaluation excluded) of every epoch."""
+    """What came of it: the loss of every step; accuracy on test and held-out images, and seconds (evaluation excluded), of
+    every epoch."""
 
     losses: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
+    held_out: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
@@ -55,65 +86,104 @@ class History:
         return own / total if total else 0.0
 
 
-class SGD:
-    """v = momentum * v - rate * gradient; w += v."""
-
-    def __init__(self, network: Network, rate: float, momentum: float) -> None:
-        self.network, self.rate, self.momentum = network, rate, momentum
-        self.velocities = [np.zeros_like(w) for w in network.weights]
-
-    def step(self) -> None:
-        for w, v, g in zip(self.network.weights, self.velocities, self.network.gradients, strict=True):
-            np.multiply(v, self.momentum, out=v)
-            np.multiply(g, self.rate, out=g)
-            np.subtract(v, g, out=v)
-            np.add(w, v, out=w)
-
-
 OnStep = Callable[[int, float], None]
 OnEpoch = Callable[[int, History], None]
 
 
+@contextmanager
+def threads_of(settings: Settings) -> Iterator[None]:
+    """The threads a training may use; where shards have them, a matrix product stays on its own."""
+    with pinned(settings.threads), threadpool_limits(1 if settings.shards > 1 else settings.threads, "blas"):
+        yield
+
+
 class Trainer:
-    """A new network, its optimizer, and what has come of it."""
+    """A new network, its optimizer, and what has come of it.
+
+    With several shards there is a network for each, with the same weights: each has its part of a batch, and a thread takes it
+    through all layers. They meet where their gradients are added up, always in the same order.
+    """
 
     def __init__(self, settings: Settings, dataset: Dataset) -> None:
         self.settings, self.history = settings, History()
-        self.images, self.labels = dataset.images[: settings.images], dataset.labels[: settings.images]
-        height, width, channels = self.images.shape[1:]
-        self.network = Network(
-            settings.network,
-            settings.pool,
-            backend=settings.backend,
-            ties=settings.ties,
-            seed=settings.seed,
-            shape=(height, width, channels),
-        )
-        self.optimizer = SGD(self.network, settings.learning_rate, settings.momentum)
+        stop = len(dataset.images) - settings.held_out
+        stop = min(stop, settings.images or stop)
+        self.images, self.labels = dataset.images[:stop], dataset.labels[:stop]
+        self.networks = [self.new_network(settings, dataset) for _ in range(settings.shards)]
+        self.network = self.networks[0]
+        self.optimizer = self.new_optimizer()
         self.order = np.random.default_rng((settings.seed, 1))
-        self.network.step(*self.batch(np.arange(min(settings.batch_size, len(self.images)))))  # compiles, fills buffers
+        self._watches = [self.history.stopwatch, *(Stopwatch() for _ in self.networks[1:])]
+        shape, dtype = (settings.batch_size, *self.images.shape[1:]), self.images.dtype
+        self._batch = np.empty(shape, dtype) if LADDER[settings.rung].reuse else None
+        self._gradients(np.arange(min(settings.batch_size, len(self.images))))  # compiles, fills buffers
+        for watch in self._watches:
+            watch.seconds.clear()
+
+    @staticmethod
+    def new_network(settings: Settings, dataset: Dataset) -> Network:
+        """With its initial weights: the same from the same settings."""
+        options: dict[str, Any] = {
+            "backend": settings.backend,
+            "ties": settings.ties,
+            "rung": settings.rung,
+            "seed": settings.seed,
+            "shape": dataset.images.shape[1:],
+        }
+        if settings.regime == "usual":
+            return Network(settings.network, settings.pool, **options)
+        return NielsenNetwork(settings.network, settings.pool, activation=settings.regime, **options)
+
+    def new_optimizer(self) -> SGD:
+        settings = self.settings
+        batches = max(1, len(self.images) // settings.batch_size)
+        decay, fused = settings.penalty / batches, LADDER[settings.rung].update
+        return SGD(self.networks, settings.learning_rate, settings.momentum, decay, fused)
 
     def batches(self) -> list[Array]:
         """An epoch's indices, drawn anew."""
         shuffled = self.order.permutation(len(self.images))
         return [shuffled[i : i + self.settings.batch_size] for i in range(0, len(shuffled), self.settings.batch_size)]
 
-    def batch(self, indices: Array) -> tuple[Array, Array]:
-        return self.images[indices], self.labels[indices]
+    def _gradients(self, indices: Array) -> float:
+        """The loss of these images, with its gradients in the networks."""
+        n, shards = len(indices), len(self.networks)
+        losses = [0.0] * shards
+
+        def work(first: int, stop: int) -> None:
+            for i in range(first, stop):
+                watch = self._watches[i]
+                watch.start()
+                own = indices[n * i // shards : n * (i + 1) // shards]
+                out = None if self._batch is None else self._batch[n * i // shards : n * (i + 1) // shards]
+                # Indices are right: "clip" spares a copy that the checking of them would take.
+                x = np.take(self.images, own, axis=0, out=out, mode="clip")
+                labels = self.labels[own]
+                watch.lap("batch", "forward")
+                if len(own):
+                    with np.errstate(
+                        over="ignore", invalid="ignore"
+                    ):  # a loss that is no number is an error of its own
+                        losses[i] = self.networks[i].step(x, labels, watch, n)
+                else:
+                    for gradient in self.networks[i].gradients:
+                        gradient.fill(0)
+
+        split(work, shards, shards * SHARD_BYTES)
+        return sum(losses)
 
     def step(self, indices: Array) -> float:
         """One step of gradient descent; the loss before it."""
-        watch = self.history.stopwatch
-        with watch.time("batch", "forward"):
-            x, labels = self.batch(indices)
-        loss = self.network.step(x, labels, watch)
+        loss = self._gradients(indices)
         if not np.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss} at step {len(self.history.losses)}: "
                 f"train with a learning_rate below {self.settings.learning_rate}"
             )
-        with watch.time("sgd", "backward"):
-            self.optimizer.step()
+        watch = self._watches[0]
+        watch.start()
+        self.optimizer.step()
+        watch.lap("sgd", "backward")
         self.history.losses.append(loss)
         return loss
 
@@ -136,7 +206,7 @@ def train(
     FloatingPointError
         The loss is no longer a number: the learning rate is too high.
     """
-    with pinned(settings.threads):
+    with threads_of(settings):
         trainer = Trainer(settings, dataset)
         history = trainer.history
         for epoch in range(settings.epochs):
@@ -146,9 +216,15 @@ def train(
                 on_step(len(history.losses) - 1, loss)
             history.seconds.append(perf_counter() - start)
             history.accuracy.append(accuracy(trainer.network, dataset))
+            if settings.held_out:
+                last = slice(len(dataset.images) - settings.held_out, None)
+                history.held_out.append(right(trainer.network, dataset.images[last], dataset.labels[last]))
             on_epoch(epoch, history)
     return history
 
+
+SHARD_BYTES = 1 << 20
+"""More than what keeps work on one thread: a shard is always worth a thread."""
 
 TURN = 20
 """Steps that a training in a race takes at a time: enough to have its weights in the cache, few beside the machine's moods."""
@@ -156,7 +232,7 @@ TURN = 20
 
 def race(settings: Sequence[Settings], dataset: Dataset, on_step: OnStep = lambda step, loss: None) -> list[History]:
     """One epoch of several trainings that take turns, so that a busy moment of the machine hits all of them."""
-    with pinned(settings[0].threads):
+    with threads_of(settings[0]):
         trainers = [Trainer(one, dataset) for one in settings]
         batches = [trainer.batches() for trainer in trainers]
         seconds = [0.0] * len(trainers)
@@ -176,8 +252,13 @@ def race(settings: Sequence[Settings], dataset: Dataset, on_step: OnStep = lambd
 
 def accuracy(network: Network, dataset: Dataset) -> float:
     """Part of the test images whose label has the highest score."""
-    right = 0
-    for i in range(0, len(dataset.test_images), EVALUATED):
-        scores = network.scores(dataset.test_images[i : i + EVALUATED])
-        right += int((scores.argmax(axis=1) == dataset.test_labels[i : i + EVALUATED]).sum())
-    return right / len(dataset.test_images)
+    return right(network, dataset.test_images, dataset.test_labels)
+
+
+def right(network: Network, images: Array, labels: Array) -> float:
+    """Part of the images whose label has the highest score."""
+    found = 0
+    for i in range(0, len(images), EVALUATED):
+        scores = network.scores(images[i : i + EVALUATED])
+        found += int((scores.argmax(axis=1) == labels[i : i + EVALUATED]).sum())
+    return found / len(images)

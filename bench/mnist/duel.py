@@ -1,0 +1,167 @@
+"""This project against PyTorch at training: the same steps taken in turns, so that a busy moment of the machine hits all.
+
+A turn begins with steps that aren't timed, until the threads of the one before have stopped spinning (see `bench/peers`).
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from bench.files import ROOT
+from bench.mnist.data import Dataset, load
+from bench.mnist.framework import FORMS, Form, TorchTrainer, profile
+from bench.mnist.train import Settings, Trainer, accuracy, threads_of
+
+TURN = 40
+"""Steps of a turn."""
+
+SETTLE_S = 0.03
+"""How long a turn goes on before its steps count."""
+
+AGREED = 200
+"""Steps over which losses are compared."""
+
+
+@dataclass
+class Contestant:
+    """What came of one of them.
+
+    Parameters
+    ----------
+    name
+        A rung of ours, or a form of PyTorch's.
+    steps_ms
+        Median and quartiles of a step.
+    epoch_s
+        The mean of a step, times the steps of an epoch.
+    losses
+        Of every step.
+    accuracy
+        On the test images in the end; None if nobody asked.
+    layers
+        (layer, direction, seconds a step), where it was profiled.
+    peak_mb
+        The most memory a process of its own had, that loads the data and does some steps.
+    """
+
+    name: str
+    steps_ms: tuple[float, float, float]
+    epoch_s: float
+    losses: list[float]
+    accuracy: float | None = None
+    layers: list[tuple[str, str, float]] = field(default_factory=list)
+    peak_mb: float | None = None
+
+
+def duel(
+    settings: Settings,
+    dataset: Dataset,
+    rungs: Sequence[str],
+    forms: Sequence[Form],
+    *,
+    steps: int | None = None,
+    progress: Callable[[float], None] = lambda part: None,
+) -> list[Contestant]:
+    """Train on `rungs` of ours and in `forms` of PyTorch's, for an epoch or for so many `steps`."""
+    ours = {name: Trainer(replace(settings, rung=name), dataset) for name in rungs}
+    trainers: dict[str, Trainer | TorchTrainer] = dict(ours)
+    for form in forms:
+        trainers[form] = TorchTrainer(settings, dataset, form)
+    first = next(iter(ours.values()))
+    batches = first.batches()
+    of_epoch = len(batches)
+    batches = batches[:steps]
+    losses: dict[str, list[float]] = {name: [] for name in trainers}
+    samples: dict[str, list[float]] = {name: [] for name in trainers}
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for turn in range(0, len(batches), TURN):
+            for i, (name, trainer) in enumerate(trainers.items()):
+                with threads_of(trainer.settings):
+                    begin = perf_counter()
+                    for indices in batches[turn : turn + TURN]:
+                        start = perf_counter()
+                        losses[name].append(trainer.step(indices))
+                        end = perf_counter()
+                        if start - begin > SETTLE_S and len(indices) == settings.batch_size:
+                            samples[name].append(end - start)
+                progress((turn + TURN * (i + 1) / len(trainers)) / len(batches))
+    finally:
+        if enabled:
+            gc.enable()
+    found = []
+    for name, trainer in trainers.items():
+        with threads_of(trainer.settings):
+            if isinstance(trainer, TorchTrainer):
+                result = trainer.accuracy()
+                compiled = name == "pytorch_compiled"
+                watch = profile(trainer, [] if compiled else batches[:TURN])
+                layers = [(*key, s / TURN) for key, s in watch.seconds.items()]
+            else:
+                result = accuracy(trainer.network, dataset)
+                layers = [(*key, s / len(batches)) for key, s in trainer.history.stopwatch.seconds.items()]
+        times = sorted(samples[name]) or [float("nan")]
+        quartiles = (median(times), times[len(times) // 4], times[3 * len(times) // 4])
+        found.append(
+            Contestant(
+                name,
+                (1e3 * quartiles[0], 1e3 * quartiles[1], 1e3 * quartiles[2]),
+                of_epoch * sum(times) / len(times),
+                losses[name],
+                result,
+                layers,
+            )
+        )
+    return found
+
+
+def disagreement(a: Sequence[float], b: Sequence[float]) -> float:
+    """The largest relative difference of two trainings' losses over the first AGREED steps."""
+    return max(abs(x - y) / abs(y) for x, y in zip(a[:AGREED], b[:AGREED], strict=True))
+
+
+PEAK = """
+import sys, json
+from bench.mnist.duel import alone, highest_kb
+alone(sys.argv[1], json.loads(sys.argv[2]), sys.argv[3] or None)
+print(highest_kb())
+"""
+
+
+def highest_kb() -> int:
+    """The most memory this process has had. On Linux the usual call tells the parent's too, if that had more."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+
+
+def alone(name: str, settings: dict[str, Any], folder: str | None) -> None:
+    """Some steps of one contestant, with nobody else in the process."""
+    chosen, dataset = Settings(**settings), load(folder)
+    trainer = Trainer(replace(chosen, rung=name), dataset) if name not in FORMS else TorchTrainer(chosen, dataset, name)
+    order = np.random.default_rng(0).permutation(len(dataset.images[: chosen.images]))
+    with threads_of(chosen):
+        for i in range(10):
+            trainer.step(order[i * chosen.batch_size :][: chosen.batch_size])
+
+
+def peak_mb(name: str, settings: Settings, folder: str | None = None) -> float:
+    """The most memory, in MB, that a process of its own had."""
+    command = (sys.executable, "-c", PEAK, name, json.dumps(asdict(settings)), folder or "")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1]) * 1024 / 1e6
