@@ -1,0 +1,134 @@
+"""Rows pooled as they lie, and the vocabulary they need: long rows, which the other tests' small arrays don't have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pooling
+from pooling.compiler import config
+from pooling.jit import kernel
+from pooling.simd.program import forward_program
+from pooling.simd.rowplan import rows_fit
+from pooling.simd.strides import load_taps, picked, repeated, replaced, store_interleaved
+from pooling.simd.vectors import store
+from tests.cases import gradient_for, same_bits
+
+N, STRIDE, TAPS, DILATION = 4, 1, 1, 1
+
+LONG: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "vectors fill the row": ((2, 3, 8, 32), {"kernel_size": 2}),
+    "the last vector overlaps the one before": ((1, 5, 9, 47), {"kernel_size": 3, "stride": 2}),
+    "a vector longer than the row, and a cell left over": ((3, 4, 7, 25), {"kernel_size": 2}),
+    "margins, and windows cut short above": ((2, 3, 10, 56), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    "stride 1": ((2, 2, 6, 40), {"kernel_size": 3, "stride": 1, "padding": 1}),
+    "stride 3, windows apart": ((2, 2, 9, 50), {"kernel_size": 2, "stride": 3, "ceil_mode": True}),
+    "dilated": ((1, 3, 12, 60), {"kernel_size": (2, 3), "stride": 2, "dilation": 2, "padding": (0, 2)}),
+    "one dimension": ((2, 3, 70), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    "three": ((2, 2, 5, 6, 30), {"kernel_size": 2, "stride": (1, 2, 2), "padding": (1, 0, 0)}),
+}
+
+
+def load_and_store(x: Any, y: Any, i: int) -> None:
+    cells = load_taps(x, i, N, STRIDE, TAPS, DILATION)
+    for k in range(TAPS):
+        store(y, k * N, picked(cells, k))
+
+
+def interleave(x: Any, y: Any, i: int) -> None:
+    cells = load_taps(x, i, N, 1, STRIDE, N)
+    vectors = repeated(picked(cells, 0), STRIDE)
+    for k in range(STRIDE):
+        vectors = replaced(vectors, k, picked(cells, k))
+    store_interleaved(y, 0, vectors)
+
+
+@pytest.mark.parametrize(
+    ("stride", "taps", "dilation"), [(1, 3, 1), (2, 2, 1), (2, 3, 1), (3, 5, 1), (4, 4, 1), (2, 3, 2)]
+)
+def test_what_windows_side_by_side_have_under_each_tap(stride: int, taps: int, dilation: int) -> None:
+    n = 8
+    x = np.arange(3 + (taps - 1) * dilation + (n - 1) * stride + 1, dtype=np.float32)  # ends with the last cell
+    y = np.zeros(taps * n, np.float32)
+    kernel(load_and_store).over(N=n, STRIDE=stride, TAPS=taps, DILATION=dilation)(x, y, 3)
+    for k in range(taps):
+        assert y[k * n : (k + 1) * n].tolist() == x[3 + k * dilation :: stride][:n].tolist()
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_interleaving_is_the_way_back(stride: int) -> None:
+    x, y = np.arange(2 + 4 * stride, dtype=np.int16), np.zeros(4 * stride, np.int16)
+    kernel(interleave).over(N=4, STRIDE=stride)(x, y, 2)
+    assert y.tolist() == x[2:].reshape(stride, 4).T.reshape(-1).tolist()
+
+
+def data(shape: tuple[int, ...], dtype: str) -> Any:
+    """Ties, NaNs and infinities."""
+    rng = np.random.default_rng(0)
+    x = np.round(rng.standard_normal(shape) * 2)
+    if np.dtype(dtype).kind == "f":
+        x[rng.random(shape) < 0.02] = np.nan
+        x[rng.random(shape) < 0.2] = -np.inf
+        x[rng.random(shape) < 0.05] = -0.0
+    return x.astype(dtype)
+
+
+# The other windows differ in nothing that walking back touches.
+BACK = ("margins, and windows cut short above", "stride 1")
+
+
+@pytest.mark.parametrize(("name", "ties"), [(name, "first") for name in LONG] + [(name, "last") for name in BACK])
+def test_long_rows(name: str, ties: Any) -> None:
+    shape, arguments = LONG[name]
+    exact = pooling.MaxPool(**arguments, ties=ties, backend="reference")
+    assert config.CPU_NAME == "generic" or rows_fit(exact.problem(shape), np.dtype(np.float32))
+    x = data(shape, "float32")
+    y, kept = exact.forward(x)
+    pool = pooling.MaxPool(**arguments, ties=ties, backend="simd")
+    got, saved = pool.forward(x)
+    assert same_bits(got, y)
+    assert same_bits(pool(x), y)
+    assert same_bits(pool.backward(gradient_for(y), saved), exact.backward(gradient_for(y), kept))
+    assert np.array_equal(pool.forward_with_indices(x)[1], exact.forward_with_indices(x)[1])
+
+
+@pytest.mark.parametrize("name", ["the last vector overlaps the one before", "margins, and windows cut short above"])
+def test_long_rows_of_means(name: str) -> None:
+    shape, arguments = LONG[name]
+    x = np.random.default_rng(0).standard_normal(shape)
+    exact = pooling.AvgPool(**arguments, count_include_pad=False, backend="reference")
+    pool = pooling.AvgPool(**arguments, count_include_pad=False, backend="simd")
+    (y, kept), (got, saved) = exact.forward(x), pool.forward(x)
+    np.testing.assert_allclose(got, y, rtol=1e-13, atol=1e-13)
+    dy = gradient_for(y)
+    np.testing.assert_allclose(pool.backward(dy, saved), exact.backward(dy, kept), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint64", "float64"])
+def test_long_rows_of_other_dtypes(dtype: str) -> None:
+    x = data(LONG["vectors fill the row"][0], dtype)
+    assert same_bits(pooling.max_pool(x, 2, backend="simd"), pooling.max_pool(x, 2, backend="reference"))
+
+
+def test_nothing_is_read_or_written_beyond_the_arrays() -> None:
+    """A row that is overrun, and the last of all, which must not be: what lies behind y and dx stays as it is."""
+    x = data((2, 3, 6, 26), "float32")
+    pool = pooling.MaxPool(2, backend="simd")
+    around = np.full(x.size + 64, 7, np.float32)
+    y = around[: x.size // 4].reshape(2, 3, 3, 13)
+    saved = pool.forward(x, out=y)[1]
+    assert (around[y.size :] == 7).all()
+    dy = y.copy()
+    around.fill(7)
+    dx = around[: x.size].reshape(x.shape)
+    pool.backward(dy, saved, out=dx)
+    assert (around[x.size :] == 7).all()
+
+
+def test_short_rows_and_many_taps_are_turned_into_lanes() -> None:
+    for shape, arguments in (((4, 4, 4, 4), (2,)), ((2, 2, 40, 40), (13, 1, 6)), ((2, 2, 20, 20), (3, 1, 1))):
+        problem = pooling.MaxPool(*arguments).problem(shape)
+        assert not rows_fit(problem, np.dtype(np.float32))
+        assert forward_program(problem, np.dtype(np.float32)).out[2] > 0
