@@ -120,7 +120,7 @@ def _seen(kernel: Kernel[..., Any]) -> types.FunctionType:
 
 def _dispatcher(kernel: Kernel[P, R]) -> Callable[P, R]:
     """The kernel as a function to be called from Python."""
-    from pooling.compiler import FunctionCache, numba
+    from pooling.compiler import FunctionCache, interrupts_wait, numba
 
     _let_forks_wait()
     seen = _seen(kernel)
@@ -128,6 +128,14 @@ def _dispatcher(kernel: Kernel[P, R]) -> Callable[P, R]:
     folder = cache_folder()
     if folder is not None:
         dispatcher._cache = _cache_in(folder, seen, FunctionCache)
+    compile_for = dispatcher._compile_for_args
+
+    def uninterrupted(*args: Any, **kwargs: Any) -> Any:
+        """An interrupt inside LLVM's callbacks would be reported and lost; it waits for the end of compiling."""
+        with interrupts_wait():
+            return compile_for(*args, **kwargs)
+
+    dispatcher._compile_for_args = uninterrupted
     compiled: Callable[P, R] = dispatcher
     return compiled
 
