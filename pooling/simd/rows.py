@@ -143,13 +143,6 @@ def pool_row(
 
 
 @inlined
-def last_cell(g: Any, a: int, row: int) -> int:
-    """The last cell that a window has along an axis, or the one before its first if it has none."""
-    cell, count = g[row], g[row + 2]
-    return cell if LAST else cell + (count - 1) * g[a + STEP]
-
-
-@inlined
 def pool_band(
     x: Any, x0: int, line: int, plane: int, y: Any, q: int, won: Any, t: int, box: Any, last: bool, g: Any, taps: Any,
     factors: Any, source: Any, s: int, left: int, low: int,
@@ -163,20 +156,28 @@ def pool_band(
     full, full_stop = max(g[FIELDS + FULL], box[2]), min(g[FIELDS + FULL_STOP], box[3])
     first = K_D * K_H * K_W - 1 if LAST else 0
     size, rows = g[2 * FIELDS + SIZE], g[FIELDS + SIZE]
+    # Of the walk through a window, how far after its first row the last one lies.
+    d_span, h_span = (0, 0) if LAST else (g[STEP], g[FIELDS + STEP])
+    d_table, h_table, two = g[TABLE], g[FIELDS + TABLE], np.uintp(2)
     copied = low
     for d in range(box[0], box[1]):
-        d_row = g[TABLE] + 3 * d
-        whole = g[d_row + 2] == K_D
+        d_row = np.uintp(d_table + 3 * d)  # unsigned: an index that can't be negative needs no check
+        d_cell, d_count = g[d_row], g[d_row + two]
+        start, stop = (full, full_stop) if d_count == K_D else (0, 0)
+        if OVER and last:
+            stop = start
+        elif OVER and d == box[1] - 1:
+            stop = min(stop, box[3] - 1)
         for h in range(box[2], box[3]):
-            h_row = g[FIELDS + TABLE] + 3 * h
+            h_row = np.uintp(h_table + 3 * h)
+            h_cell = g[h_row]
             if MARGINS:
-                needed = last_cell(g, 0, d_row) * rows + last_cell(g, FIELDS, h_row)
-                while copied <= needed:
+                d_last, h_last = d_cell + (d_count - 1) * d_span, h_cell + (g[h_row + two] - 1) * h_span
+                while copied <= d_last * rows + h_last:
                     bring(source, s + (copied - low) * size, size, x, (copied - low) * line + left)
                     copied += 1
-            overruns = OVER and (last or (h == box[3] - 1 and d == box[1] - 1))
-            if whole and full <= h < full_stop and not overruns:
-                at = x0 + g[d_row] * plane + g[h_row] * line
+            if start <= h < stop:
+                at = x0 + d_cell * plane + h_cell * line
                 factor = factors.dtype.type(1)
                 if not MAX:
                     factor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
