@@ -19,7 +19,7 @@ from typer.exceptions import TyperException
 import pooling
 from pooling.backend import Op, Ties
 from pooling.operators import DataFormat
-from pooling.sliding import AvgPool, MaxPool
+from pooling.sliding import AvgPool, LpPool, MaxPool
 
 WINDOWS: dict[str, dict[str, Any]] = {
     "2x2": {"kernel_size": 2},
@@ -130,8 +130,9 @@ def pick(
     sizes = _integers("shape", shape)
     if min(sizes) < 0:
         raise pooling.PoolingError(f"--shape {shape}: sizes can't be negative")
-    if op == "avg" and ties is not None:
-        raise pooling.PoolingError(f"--ties {ties}: a mean has no ties; leave it out, or pass --op max")
+    if op != "max" and ties is not None:
+        what = {"avg": "mean", "lp": "norm"}[op]
+        raise pooling.PoolingError(f"--ties {ties}: a {what} has no ties; leave it out, or pass --op max")
     window: dict[str, Any] = {
         "kernel_size": _one_or_many("kernel", kernel),
         "stride": None if stride is None else _one_or_many("stride", stride),
@@ -140,7 +141,8 @@ def pick(
         "ceil_mode": ceil_mode,
         "data_format": data_format,
     }
-    operator = AvgPool(**window) if op == "avg" else MaxPool(**window, ties=ties or "first")
+    averages: dict[str, Any] = {"avg": AvgPool, "lp": LpPool}
+    operator = MaxPool(**window, ties=ties or "first") if op == "max" else averages[op](**window)
     element = _dtype(dtype)
     name = pooling.pick(sizes, element, operator)
     left_out = {}
@@ -204,6 +206,8 @@ def _operators(names: Sequence[str]) -> Iterator[tuple[str, Any, dict[str, str]]
                 yield name, operator, {"op": "max", "ties": ties, "window": title}
             if "avg" in backend.ops:
                 yield name, AvgPool(**window, backend=name), {"op": "avg", "ties": "", "window": title}
+            if "lp" in backend.ops:
+                yield name, LpPool(**window, backend=name), {"op": "lp", "ties": "", "window": title}
 
 
 def _verdict(operator: Any, x: Any, reason: str | None) -> dict[str, str]:

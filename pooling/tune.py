@@ -22,7 +22,7 @@ def pick(shape: Sequence[int], dtype: DTypeLike, operator: Describes | Problem) 
     shape, dtype
         Of the input.
     operator
-        A :class:`pooling.MaxPool` or :class:`pooling.AvgPool`. Its tie policy is kept, whatever it costs.
+        A :class:`pooling.MaxPool` or any other. Its tie policy is kept, whatever it costs.
 
     Examples
     --------
