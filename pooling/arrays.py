@@ -38,7 +38,7 @@ def in_order(array: Array) -> Array:
 
 def widened(array: Array) -> Array:
     """`array` in the dtype in which it is pooled."""
-    return array.astype(computed_in(array.dtype), copy=False)
+    return array.astype(computed_in(array.dtype)) if array.dtype.kind == "V" else array
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: Any) -> Array:

@@ -263,9 +263,16 @@ def max_unpool(
     return MaxUnpool(kernel_size, stride, padding, data_format=data_format)(y, indices, output_size, out=out)
 
 
+SCALARS = {int, float, bool, str, type(None)}
+ENTRIES = {int, type(None)}
+
+
 def _operator(cls: Any, *arguments: Any, **options: Any) -> Any:
     """The operator of these arguments, the same one for equal arguments, so that the functions share its plans."""
-    arguments = tuple(map(as_plain, arguments))
+    if SCALARS.issuperset(map(type, arguments)) and SCALARS.issuperset(map(type, options.values())):
+        return _remembered(cls, *arguments, **options)
+    if not all(map(_plain, arguments)):
+        arguments = tuple(map(as_plain, arguments))  # lists and arrays
     if all(map(_plain, arguments)) and all(map(_plain, options.values())):
         return _remembered(cls, *arguments, **options)
     return cls(*arguments, **options)  # and if an argument is wrong, it says so
@@ -273,11 +280,9 @@ def _operator(cls: Any, *arguments: Any, **options: Any) -> Any:
 
 def _plain(value: Any) -> bool:
     """Whether equal values mean the same: not 2.0 and 2, or True and 1, which a memory would take for each other."""
-    if isinstance(value, tuple):
-        return all(
-            type(entry) is int or entry is None or (isinstance(entry, tuple) and _plain(entry)) for entry in value
-        )
-    return value is None or type(value) in (int, float, bool, str)
+    if type(value) is tuple:
+        return ENTRIES.issuperset(map(type, value)) or all(type(e) is tuple and _plain(e) for e in value)
+    return type(value) in SCALARS
 
 
 @lru_cache(maxsize=256, typed=True)

@@ -278,12 +278,12 @@ class Operator:
             raise PoolingError(f"dy has shape {dy.shape}, but the y of this forward pass has {plan.y_shape}")
         if dy.dtype != plan.dtype:
             raise DTypeError(f"dy has dtype {dy.dtype}, but y has {plan.dtype}: pass dy.astype(np.{plan.dtype})")
-        arrays = [kept for kept in saved.kept if isinstance(kept, np.ndarray)]
         # Who has copied or rebuilt `saved` may have changed the order; kernels ask no array for its strides.
         kept = tuple(in_order(kept) if isinstance(kept, np.ndarray) else kept for kept in saved.kept)
         if out is None:
             dx = empty(plan.shape, dy.dtype)
         else:
+            arrays = [kept for kept in saved.kept if isinstance(kept, np.ndarray)]
             dx = check_out(out, plan.shape, dy.dtype, dy, given, *arrays)
         if not dy.size:
             dx.fill(0)
