@@ -218,7 +218,7 @@ def tasks_of(preset: Preset, threads: int, contenders: tuple[Contender, ...], da
     effort = EFFORTS[preset]
     yield Task("gradients", 20, lambda progress: gradient_rows(effort.cases, progress))
     frameworks = any(contender.kind == "peer" for contender in contenders)
-    yield Task("conformance", 12 if frameworks else 4, lambda progress: [*answers(frameworks)])
+    yield Task("conformance", 25 if frameworks else 18, lambda progress: [*answers(frameworks)])
     workloads = of_preset(preset)
     for workload in workloads:
         yield timing_task("workloads", workload, contenders, effort.patience, threads)

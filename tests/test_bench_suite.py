@@ -132,7 +132,9 @@ def test_unreadable_file_is_set_aside(tmp_path: Path) -> None:
 def test_only_takes_parts_of_names(tmp_path: Path) -> None:
     names = [task.name for task in plan("quick", tmp_path / "a.json", 1, only=["question max", "gradients"]).tasks]
     assert names == ["gradients", "accuracy question max"]
-    with pytest.raises(ResultsError, match=r"only=nonsense: no task of preset quick.*gradients; workloads a-"):
+    with pytest.raises(
+        ResultsError, match=r"only=nonsense: no task of preset quick.*gradients; conformance; workloads a-"
+    ):
         plan("quick", tmp_path / "a.json", 1, only=["nonsense"])
 
 
