@@ -190,7 +190,7 @@ class Workload:
     def small(self) -> Workload:
         """The same windows on few and small planes, cut by whole strides so that they end at the edge in the same way."""
         spatial = []
-        for axis in self.window.axes:
+        for axis in self.window.affine:
             wanted = max(axis.span + axis.stride - axis.before - axis.after, 9)
             spatial.append(axis.size - max(0, axis.size - wanted) // axis.stride * axis.stride)
         n, channels = (min(a, b) for a, b in zip(self.shape[:2], SMALL_BATCH, strict=True))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pooling.backend import DTYPES, Array
+from pooling.backend import DTYPES, Array, computed_in
 from pooling.errors import DTypeError, PoolingError
 
 
@@ -14,8 +14,11 @@ def as_array(name: str, value: Any) -> Array:
     """`value` as a C-contiguous and aligned array of a dtype that pooling knows; a copy only if it is not one already."""
     if isinstance(value, np.ma.MaskedArray):
         raise DTypeError(f"{name} is a masked array, whose mask pooling would ignore: pass {name}.filled(value)")
-    array = np.asarray(value)
-    if array.dtype.char not in DTYPES:
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PoolingError(f"{name} is no array: {error}; pass one, or lists of equal lengths") from None
+    if computed_in(array.dtype).char not in DTYPES:
         raise DTypeError(
             f"{name} has dtype {array.dtype}: pooling takes bool, integers, float16, float32 and float64; "
             f"pass {name}.astype(np.float32)"
@@ -25,6 +28,11 @@ def as_array(name: str, value: Any) -> Array:
     # Not np.ascontiguousarray, which makes a 0-d array 1-d.
     fit = array.flags.c_contiguous and array.flags.aligned
     return array if fit else np.array(array, order="C", copy=True)
+
+
+def widened(array: Array) -> Array:
+    """`array` in the dtype in which it is pooled."""
+    return array.astype(computed_in(array.dtype), copy=False)
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: Any) -> Array:

@@ -8,7 +8,7 @@ of a backend each live in one place above them (`operators.py`), and no backend 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -16,10 +16,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pooling.errors import DTypeError, PoolingError
 from pooling.window import Window
 
 Array = NDArray[Any]
-Op = Literal["max", "avg"]
+Op = Literal["max", "avg", "lp"]
 Ties = Literal["first", "last", "split", "all"]
 
 TIES: tuple[Ties, ...] = ("first", "last", "split", "all")
@@ -34,7 +35,13 @@ all
 """
 
 DTYPES = "?bBhHiIlLqQefd"
-"""Characters of the dtypes that pooling knows: bool, integers, float16, float32 and float64."""
+"""Characters of the dtypes that backends know: bool, integers, float16, float32 and float64."""
+
+
+def computed_in(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in which arrays of `dtype` are pooled: float32 for the bfloat16 of ml_dtypes, which NumPy can't compare."""
+    return np.dtype(np.float32) if dtype.name == "bfloat16" else dtype
+
 
 Kept = tuple[Array, ...]
 """The arrays a backward pass needs from its forward pass."""
@@ -53,7 +60,7 @@ class Problem:
     Parameters
     ----------
     op
-        "max" or "avg".
+        "max", "avg" or "lp".
     window
         The window, bound to the input's spatial size.
     ties
@@ -62,6 +69,12 @@ class Problem:
         Avg only: divide by the cells of the padded window instead of the real ones.
     divisor_override
         Avg only: divide by this number instead of by any count.
+    p
+        Lp only: the power, inf for the largest magnitude.
+    signed
+        Lp only: sum x ** p instead of abs(x) ** p.
+    scale_partial
+        Lp only: weigh a window's sum as if it had no cell less than the others.
     """
 
     op: Op
@@ -69,10 +82,14 @@ class Problem:
     ties: Ties = "first"
     count_include_pad: bool = True
     divisor_override: int | None = None
+    p: float = 2.0
+    signed: bool = False
+    scale_partial: bool = False
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.op, self.window, self.ties, self.count_include_pad, self.divisor_override))
+        norm = (self.p, self.signed, self.scale_partial)
+        return hash((self.op, self.window, self.ties, self.count_include_pad, self.divisor_override, *norm))
 
     def __hash__(self) -> int:
         """Worked out once: tables are looked up by problem at every call."""
@@ -89,6 +106,12 @@ class Problem:
             counts = counts * np.reshape(axis.counts(self.count_include_pad), along)
         # A window with no cell at all has the sum 0 and shall have the mean 0.
         return np.maximum(counts, 1).astype(dtype)[..., None]
+
+    def weights(self) -> Array:
+        """Lp: what each window's sum is multiplied by, in an array that broadcasts against the output."""
+        if self.scale_partial:
+            return self.window.n_taps / self.divisors(np.float64)
+        return np.ones((1,) * (self.window.ndim + 1))
 
 
 @dataclass(frozen=True)
@@ -113,6 +136,28 @@ class Describes(Protocol):
     def problem(self, shape: Sequence[int]) -> Problem: ...
 
 
+def as_problem(operator: Any, shape: Any) -> Problem:
+    """What `operator` computes on arrays of `shape`."""
+    if isinstance(operator, Problem):
+        return operator
+    if isinstance(operator, type) or not callable(getattr(operator, "problem", None)):
+        raise PoolingError(f"operator={operator!r} is none: pass one, such as pooling.MaxPool(2)")
+    if isinstance(shape, str) or not isinstance(shape, Iterable):
+        raise PoolingError(f"shape={shape!r}: give the input's shape, such as (64, 20, 24, 24)")
+    problem: Problem = operator.problem(tuple(shape))
+    return problem
+
+
+def as_dtype(dtype: Any) -> np.dtype[Any]:
+    try:
+        if dtype is not None:  # which NumPy takes for float64
+            known: np.dtype[Any] = np.dtype(dtype)
+            return known
+    except TypeError:
+        pass
+    raise DTypeError(f"dtype={dtype!r}: NumPy knows no such dtype; give one such as 'float32' or x.dtype")
+
+
 def _no_limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
     return None
 
@@ -132,7 +177,7 @@ class Backend:
     ties
         Tie policies that its max backward implements.
     kinds
-        NumPy dtype kinds that its max forward takes ("f" float, "i" and "u" integers, "b" bool); avg takes only "f".
+        NumPy dtype kinds that its max forward takes ("f" float, "i" and "u" integers, "b" bool); the other ops take only "f".
     limits
         Everything else it can't do: returns the reason, or None.
     keeps_x
@@ -159,8 +204,7 @@ class Backend:
         >>> pooling.backend("strided_reshape").why_not((1, 1, 8, 8), "float32", pooling.MaxPool(3, stride=2))
         'its windows overlap: writing through a view in which they share cells would lose gradient'
         """
-        problem = operator if isinstance(operator, Problem) else operator.problem(shape)
-        dtype = np.dtype(dtype)
+        problem, dtype = as_problem(operator, shape), computed_in(as_dtype(dtype))
         if problem.op not in self.ops:
             return f"it has no {problem.op} pooling"
         kinds = self.kinds if problem.op == "max" else "f"

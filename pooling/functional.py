@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from numpy.random import Generator
+
+from pooling.adaptive import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, GlobalLpPool, GlobalMaxPool
 from pooling.arrays import as_plain
 from pooling.backend import Array
-from pooling.operators import AvgPool, DataFormat, MaxPool
+from pooling.fractional import FractionalMaxPool, Ratio
+from pooling.operators import DataFormat
+from pooling.rules import OutputSize
+from pooling.sliding import AvgPool, LpPool, MaxPool
+from pooling.unpool import MaxUnpool
 from pooling.window import IntOrSeq, Padding
 
 
@@ -39,7 +47,7 @@ def max_pool(
     (array([[5, 8]]), array([[1, 6]]))
     """
     window = (kernel_size, stride, padding, dilation, ceil_mode)
-    pool: MaxPool = _operator(MaxPool, *window, ("data_format", data_format), ("backend", backend))
+    pool: MaxPool = _operator(MaxPool, *window, data_format=data_format, backend=backend)
     return pool.forward_with_indices(x, out=out) if return_indices else pool(x, out=out)
 
 
@@ -66,28 +74,212 @@ def avg_pool(
     array([[3., 4.]], dtype=float32)
     """
     window = (kernel_size, stride, padding, dilation, ceil_mode)
-    divide = (("count_include_pad", count_include_pad), ("divisor_override", divisor_override))
-    pool: AvgPool = _operator(AvgPool, *window, ("data_format", data_format), ("backend", backend), *divide)
+    divide = {"count_include_pad": count_include_pad, "divisor_override": divisor_override}
+    pool: AvgPool = _operator(AvgPool, *window, data_format=data_format, backend=backend, **divide)
     return pool(x, out=out)
 
 
-def _operator(cls: Any, *arguments: Any) -> Any:
+def lp_pool(
+    x: Any,
+    kernel_size: IntOrSeq,
+    p: float = 2.0,
+    stride: IntOrSeq | None = None,
+    padding: Padding = 0,
+    dilation: IntOrSeq = 1,
+    ceil_mode: bool = False,
+    *,
+    signed: bool = False,
+    scale_partial: bool = False,
+    data_format: DataFormat = "channels_first",
+    backend: str = "auto",
+    out: Array | None = None,
+) -> Array:
+    """Pooling of `x` by the Lp norm in one line; arguments as for :class:`LpPool`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> lp_pool(np.array([[3, 0], [0, -4]], np.float32), (2, 2))
+    array([[5.]], dtype=float32)
+    """
+    window = (kernel_size, p, stride, padding, dilation, ceil_mode)
+    norm = {"signed": signed, "scale_partial": scale_partial}
+    pool: LpPool = _operator(LpPool, *window, data_format=data_format, backend=backend, **norm)
+    return pool(x, out=out)
+
+
+def global_max_pool(
+    x: Any,
+    *,
+    keepdims: bool = True,
+    data_format: DataFormat = "channels_first",
+    return_indices: bool = False,
+    backend: str = "auto",
+    out: Array | None = None,
+) -> Any:
+    """The maximum over all spatial dimensions of `x`; arguments as for :class:`GlobalMaxPool`, results as of :func:`max_pool`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> global_max_pool(np.array([[[1, 5, 2]]]), return_indices=True)
+    (array([[[5]]]), array([[[1]]]))
+    """
+    pool: GlobalMaxPool = _operator(GlobalMaxPool, keepdims=keepdims, data_format=data_format, backend=backend)
+    return pool.forward_with_indices(x, out=out) if return_indices else pool(x, out=out)
+
+
+def global_avg_pool(
+    x: Any,
+    *,
+    keepdims: bool = True,
+    data_format: DataFormat = "channels_first",
+    backend: str = "auto",
+    out: Array | None = None,
+) -> Array:
+    """The mean over all spatial dimensions of `x`; arguments as for :class:`GlobalAvgPool`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> global_avg_pool(np.ones((1, 3, 5, 5), np.float32)).shape
+    (1, 3, 1, 1)
+    """
+    pool: GlobalAvgPool = _operator(GlobalAvgPool, keepdims=keepdims, data_format=data_format, backend=backend)
+    return pool(x, out=out)
+
+
+def global_lp_pool(
+    x: Any,
+    p: float = 2.0,
+    *,
+    signed: bool = False,
+    keepdims: bool = True,
+    data_format: DataFormat = "channels_first",
+    backend: str = "auto",
+    out: Array | None = None,
+) -> Array:
+    """The Lp norm over all spatial dimensions of `x`; arguments as for :class:`GlobalLpPool`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> global_lp_pool(np.array([[[3, 0, -4]]], np.float32), 1)
+    array([[[7.]]], dtype=float32)
+    """
+    given: dict[str, Any] = {"keepdims": keepdims, "data_format": data_format, "backend": backend}
+    pool: GlobalLpPool = _operator(GlobalLpPool, p, signed=signed, **given)
+    return pool(x, out=out)
+
+
+def adaptive_max_pool(
+    x: Any,
+    output_size: OutputSize,
+    *,
+    data_format: DataFormat = "channels_first",
+    return_indices: bool = False,
+    backend: str = "auto",
+    out: Array | None = None,
+) -> Any:
+    """Max pooling of `x` to a given size; arguments as for :class:`AdaptiveMaxPool`, results as of :func:`max_pool`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> adaptive_max_pool(np.array([1, 5, 2, 4, 3]), (3,), return_indices=True)
+    (array([5, 5, 4]), array([1, 1, 3]))
+    """
+    pool: AdaptiveMaxPool = _operator(AdaptiveMaxPool, output_size, data_format=data_format, backend=backend)
+    return pool.forward_with_indices(x, out=out) if return_indices else pool(x, out=out)
+
+
+def adaptive_avg_pool(
+    x: Any,
+    output_size: OutputSize,
+    *,
+    data_format: DataFormat = "channels_first",
+    backend: str = "auto",
+    out: Array | None = None,
+) -> Array:
+    """Average pooling of `x` to a given size; arguments as for :class:`AdaptiveAvgPool`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> adaptive_avg_pool(np.ones((1, 3, 7, 9), np.float32), (None, 4)).shape
+    (1, 3, 7, 4)
+    """
+    pool: AdaptiveAvgPool = _operator(AdaptiveAvgPool, output_size, data_format=data_format, backend=backend)
+    return pool(x, out=out)
+
+
+def fractional_max_pool(
+    x: Any,
+    kernel_size: IntOrSeq,
+    output_size: IntOrSeq | None = None,
+    output_ratio: Ratio | None = None,
+    random_samples: Any = None,
+    rng: Generator | int | None = None,
+    *,
+    data_format: DataFormat = "channels_first",
+    return_indices: bool = False,
+    backend: str = "auto",
+    out: Array | None = None,
+) -> Any:
+    """Fractional max pooling of `x`; arguments as for :class:`FractionalMaxPool`, results as of :func:`max_pool`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).random((1, 3, 32, 32))
+    >>> fractional_max_pool(x, 2, output_ratio=0.7, rng=0).shape
+    (1, 3, 22, 22)
+    """
+    size = (kernel_size, output_size, output_ratio, random_samples, rng)
+    pool = FractionalMaxPool(*size, data_format=data_format, backend=backend)
+    return pool.forward_with_indices(x, out=out) if return_indices else pool(x, out=out)
+
+
+def max_unpool(
+    y: Any,
+    indices: Any,
+    kernel_size: IntOrSeq | None = None,
+    stride: IntOrSeq | None = None,
+    padding: IntOrSeq = 0,
+    output_size: Sequence[int] | None = None,
+    *,
+    data_format: DataFormat = "channels_first",
+    out: Array | None = None,
+) -> Array:
+    """Values back to where the maxima lay, and zeros everywhere else; arguments as for :class:`MaxUnpool`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, indices = max_pool(np.array([1, 5, 8, 3, 2]), (2,), return_indices=True)
+    >>> max_unpool(y, indices, output_size=(5,))
+    array([0, 5, 8, 0, 0])
+    """
+    return MaxUnpool(kernel_size, stride, padding, data_format=data_format)(y, indices, output_size, out=out)
+
+
+def _operator(cls: Any, *arguments: Any, **options: Any) -> Any:
     """The operator of these arguments, the same one for equal arguments, so that the functions share its plans."""
-    if not _hashable(arguments):  # a list or an array
-        arguments = tuple(map(as_plain, arguments))
-        if not _hashable(arguments):  # a wrong argument: the operator names it
-            return cls(*arguments[:5], **dict(arguments[5:]))
-    return _remembered(cls, *arguments)
+    arguments = tuple(map(as_plain, arguments))
+    if all(map(_plain, arguments)) and all(map(_plain, options.values())):
+        return _remembered(cls, *arguments, **options)
+    return cls(*arguments, **options)  # and if an argument is wrong, it says so
 
 
-def _hashable(arguments: tuple[Any, ...]) -> bool:
-    try:
-        hash(arguments)
-    except TypeError:
-        return False
-    return True
+def _plain(value: Any) -> bool:
+    """Whether equal values mean the same: not 2.0 and 2, or True and 1, which a memory would take for each other."""
+    if isinstance(value, tuple):
+        return all(
+            type(entry) is int or entry is None or (isinstance(entry, tuple) and _plain(entry)) for entry in value
+        )
+    return value is None or type(value) in (int, float, bool, str)
 
 
 @lru_cache(maxsize=256, typed=True)
-def _remembered(cls: Any, *arguments: Any) -> Any:
-    return cls(*arguments[:5], **dict(arguments[5:]))
+def _remembered(cls: Any, *arguments: Any, **options: Any) -> Any:
+    return cls(*arguments, **options)

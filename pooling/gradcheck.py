@@ -41,7 +41,7 @@ WITHIN, TABLE = 32, 1 << 22
 class Differentiable(Protocol):
     """What can be checked: the operators of this package, or anything with the same two methods."""
 
-    def forward(self, x: Any, /) -> tuple[Any, Any]: ...
+    def forward(self, x: Any, /, *arguments: Any, **options: Any) -> tuple[Any, Any]: ...
     def backward(self, dy: Any, saved: Any, /) -> Any: ...
 
 
@@ -65,6 +65,7 @@ def gradcheck(
     directions: int = 6,
     seed: int = 0,
     shifts: bool | None = None,
+    arguments: tuple[Any, ...] = (),
 ) -> Checked:
     """Check that ``operator.backward`` is the gradient of ``operator.forward`` at `x`, by forward passes alone.
 
@@ -83,6 +84,8 @@ def gradcheck(
     shifts
         Whether pooling x + c has to give y + c, as for a maximum, or a mean whose padding does not count. None: when
         ``operator.op`` is "max".
+    arguments
+        What ``forward`` takes beside x: ``arguments=(indices,)`` checks an unpooling.
 
     Returns
     -------
@@ -109,6 +112,9 @@ def gradcheck(
     pooling.errors.GradientError: backward pays every tied cell: of a dy of 1 at output (0, 0, 0, 0), 4 cells get up to
     1 each, the first of them cell (0, 0, 0, 0); together they get 4, expected 1
     """
+    methods = all(callable(getattr(operator, name, None)) for name in ("forward", "backward"))
+    if isinstance(operator, type) or not methods:
+        raise PoolingError(f"operator={operator!r} has no forward and backward: pass one, such as pooling.MaxPool(2)")
     if cells < 1 or directions < 0:
         raise PoolingError(f"cells={cells}, directions={directions}: give at least 1 cell and 0 directions")
     given = np.asarray(x)
@@ -118,7 +124,9 @@ def gradcheck(
         raise PoolingError("x holds NaN or infinity, where there are no differences: pass finite numbers")
     if given.size == 0:
         return Checked(0, 0, 0, 0, 0, "float64")
-    check = _Check(operator, *_prepared(given, _dtype(operator, given)), np.random.default_rng(seed))
+    check = _Check(
+        operator, arguments, *_prepared(given, _dtype(operator, given, arguments)), np.random.default_rng(seed)
+    )
     if getattr(operator, "op", None) == "max" if shifts is None else shifts:
         check.shifts()
     check.repeats()
@@ -130,12 +138,12 @@ def gradcheck(
     return Checked(looked_at, check.x.size, len(rows), check.y.size, 2 + directions, str(check.x.dtype))
 
 
-def _dtype(operator: Differentiable, x: Array) -> np.dtype[Any]:
+def _dtype(operator: Any, x: Array, arguments: tuple[Any, ...]) -> np.dtype[Any]:
     """float64, unless `x` is float32 and the operator refuses to work on anything wider."""
     if x.dtype == np.float32:
         try:
-            operator.forward(x.astype(np.float64))
-        except (TypeError, ValueError):
+            operator.forward(x.astype(np.float64), *arguments)
+        except Exception:  # whatever a stranger's operator makes of float64
             return x.dtype
     return np.dtype(np.float64)
 
@@ -183,8 +191,10 @@ class _Slopes:
 class _Check:
     """One operator at one point."""
 
-    def __init__(self, operator: Any, x: Array, step: float, scale: float, random: np.random.Generator) -> None:
-        self.operator, self.x, self.step, self.random = operator, x, step, random
+    def __init__(
+        self, operator: Any, arguments: Any, x: Array, step: float, scale: float, random: np.random.Generator
+    ) -> None:
+        self.operator, self.arguments, self.x, self.step, self.random = operator, arguments, x, step, random
         self.given = x.copy()
         self.y, self.saved = self.pooled(self.given)
         self.live = np.isfinite(self.y)  # windows of padding alone give -inf, whatever x is
@@ -196,7 +206,7 @@ class _Check:
     def pooled(self, x: Array) -> tuple[Array, Any]:
         """y in float64, and what was saved."""
         before = x.copy()
-        result = self.operator.forward(x)
+        result = self.operator.forward(x, *self.arguments)
         if not isinstance(result, tuple) or len(result) != 2:
             raise PoolingError(f"operator.forward returned {type(result).__name__}, not the tuple (y, saved)")
         y = np.asarray(result[0])

@@ -1,11 +1,21 @@
-"""From "which tap won" to "which cell won": the index convention of PyTorch and of max-unpooling."""
+"""Indices: from "which tap won" to "which cell won", and to the conventions of others.
+
+Ours, and PyTorch's: flat within one spatial plane of the unpadded input, so that an index does not depend on batch and channel.
+ONNX counts through the whole array (N, C, spatial); TensorFlow through (spatial, C) of each image, or through (N, spatial, C).
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from pooling.backend import Array, Problem
+from pooling.errors import DTypeError, PoolingError
 from pooling.taps import NOBODY, winning_taps
+from pooling.window import per_axis
 
 
 def flat_indices(x: Array, y: Array, taps: Array | None, problem: Problem) -> Array:
@@ -27,8 +37,164 @@ def flat_indices(x: Array, y: Array, taps: Array | None, problem: Problem) -> Ar
     along_axes = np.unravel_index(np.where(nobody, 0, taps), window.kernel_size)
     index = np.zeros(y.shape, np.int64)
     for i, (axis, tap) in enumerate(zip(window.axes, along_axes, strict=True)):
-        starts = np.arange(axis.out) * axis.stride - axis.before
+        starts = axis.table[:, 0] - axis.table[:, 1] * axis.step
         index *= axis.size
-        index += starts.reshape((-1,) + (1,) * (window.ndim - i)) + tap * axis.dilation
+        index += starts.reshape((-1,) + (1,) * (window.ndim - i)) + tap * axis.step
     index[nobody] = -1
     return index
+
+
+def as_indices(name: str, value: Any, shape: tuple[int, ...] | None, cells: int) -> Array:
+    """`value` as int64, if it holds integers from -1 (nowhere) to below `cells`, and has this shape."""
+    indices = np.asarray(value)
+    if indices.dtype.kind not in "iu":
+        raise DTypeError(f"{name} has dtype {indices.dtype}: pass integers, as return_indices=True gives them")
+    if shape is not None and indices.shape != shape:
+        raise PoolingError(f"{name} has shape {indices.shape}: it must have that of the values, {shape}")
+    wrong = (indices < -1) | (indices >= cells)
+    if wrong.any():
+        at = tuple(map(int, np.argwhere(wrong)[0]))
+        raise PoolingError(f"{name} is {indices[at]} at {at}: it must be from 0 to {cells - 1}, or -1 for nowhere")
+    return indices.astype(np.int64)
+
+
+def indices_to_onnx(
+    indices: Any, input_shape: Sequence[int], storage_order: int = 0, *, data_format: str = "channels_first"
+) -> Array:
+    """Indices of a max pooling in ONNX's convention: flat over all axes of the input (N, C, spatial).
+
+    Parameters
+    ----------
+    indices
+        As ``max_pool(x, ..., return_indices=True)`` gives them, of x with a batch and a channel axis.
+    input_shape
+        Of x.
+    storage_order
+        ONNX's attribute: 0 counts a plane row by row, 1 column by column.
+    data_format
+        Of `indices` and `input_shape`. The numbers are those of (N, C, spatial) in either.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> indices_to_onnx(np.array([[[[5]], [[6]]]]), (1, 2, 2, 4)).ravel()
+    array([ 5, 14])
+    """
+    planes, spatial, cells, _ = _planes(indices, input_shape, data_format)
+    index = as_indices("indices", indices, None, cells)
+    order = _reordered(np.maximum(index, 0), spatial, "C", storage_order)
+    return np.where(index < 0, -1, planes * cells + order)
+
+
+def indices_from_onnx(
+    indices: Any, input_shape: Sequence[int], storage_order: int = 0, *, data_format: str = "channels_first"
+) -> Array:
+    """The inverse of :func:`indices_to_onnx`, with the same arguments.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> indices_from_onnx(np.array([[[[5]], [[14]]]]), (1, 2, 2, 4)).ravel()
+    array([5, 6])
+    """
+    planes, spatial, cells, every = _planes(indices, input_shape, data_format)
+    index = as_indices("indices", indices, None, every * cells)
+    inside = index - planes * cells
+    _check_plane(index, (inside >= 0) & (inside < cells))
+    order = _reordered(np.where(index < 0, 0, inside), spatial, _order(storage_order), 0)
+    return np.where(index < 0, -1, order)
+
+
+def indices_to_tensorflow(
+    indices: Any,
+    input_shape: Sequence[int],
+    include_batch_in_index: bool = False,
+    *,
+    data_format: str = "channels_last",
+) -> Array:
+    """Indices of a max pooling in TensorFlow's convention (``tf.nn.max_pool_with_argmax``): flat over (spatial, C).
+
+    Parameters
+    ----------
+    indices, input_shape
+        As for :func:`indices_to_onnx`.
+    include_batch_in_index
+        Count through the batch too: flat over (N, spatial, C).
+    data_format
+        Of `indices` and `input_shape`. The numbers are those of (N, spatial, C) in either.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> indices_to_tensorflow(np.array([[[[5, 6]]]]), (1, 2, 4, 2)).ravel()
+    array([10, 13])
+    """
+    planes, _, cells, every = _planes(indices, input_shape, data_format)
+    index = as_indices("indices", indices, None, cells)
+    channels = every // max(input_shape[0], 1)
+    image = (planes // max(channels, 1)) * include_batch_in_index
+    return np.where(index < 0, -1, (image * cells + index) * channels + planes % max(channels, 1))
+
+
+def indices_from_tensorflow(
+    indices: Any,
+    input_shape: Sequence[int],
+    include_batch_in_index: bool = False,
+    *,
+    data_format: str = "channels_last",
+) -> Array:
+    """The inverse of :func:`indices_to_tensorflow`, with the same arguments.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> indices_from_tensorflow(np.array([[[[10, 13]]]]), (1, 2, 4, 2)).ravel()
+    array([5, 6])
+    """
+    planes, _, cells, every = _planes(indices, input_shape, data_format)
+    channels = max(every // max(input_shape[0], 1), 1)
+    index = as_indices("indices", indices, None, (every if include_batch_in_index else channels) * cells)
+    image = (planes // channels) * include_batch_in_index
+    inside = index // channels - image * cells
+    _check_plane(index, (inside >= 0) & (inside < cells) & (index % channels == planes % channels))
+    return np.where(index < 0, -1, inside)
+
+
+def _planes(indices: Any, input_shape: Sequence[int], data_format: str) -> tuple[Array, tuple[int, ...], int, int]:
+    """The number n * C + c of each index' plane, the spatial shape, its cells, and how many planes there are."""
+    if data_format not in ("channels_first", "channels_last"):
+        raise PoolingError(f"data_format={data_format!r}: it must be one of 'channels_first', 'channels_last'")
+    shape = per_axis("input_shape", tuple(input_shape), len(input_shape), least=0)
+    c = 1 if data_format == "channels_first" else len(shape) - 1
+    given = np.shape(indices)
+    if len(shape) < 3 or len(given) != len(shape) or (given[0], given[c]) != (shape[0], shape[c]):
+        raise PoolingError(
+            f"input_shape={shape} does not go with indices of shape {given} in {data_format}: give the shape of the array "
+            "that was pooled, with a batch and a channel axis"
+        )
+    spatial = tuple(n for i, n in enumerate(shape) if i not in (0, c))
+    n, channel = (np.arange(shape[i], dtype=np.int64) for i in (0, c))
+    planes = np.expand_dims(n, tuple(range(1, len(shape)))) * shape[c]
+    planes = planes + np.expand_dims(channel, tuple(i for i in range(len(shape)) if i != c))
+    return planes, spatial, math.prod(spatial), shape[0] * shape[c]
+
+
+def _order(storage_order: int) -> str:
+    if storage_order not in (0, 1):
+        raise PoolingError(f"storage_order={storage_order!r}: it must be 0 (row by row) or 1 (column by column)")
+    return "F" if storage_order else "C"
+
+
+def _reordered(index: Array, spatial: tuple[int, ...], source: Any, storage_order: int) -> Array:
+    """Flat indices of a plane counted in another order."""
+    target: Any = _order(storage_order)
+    if source == target or not index.size:
+        return index
+    return np.ravel_multi_index(np.unravel_index(index, spatial, source), spatial, order=target)
+
+
+def _check_plane(index: Array, inside: Array) -> None:
+    wrong = (index >= 0) & ~inside
+    if wrong.any():
+        at = tuple(map(int, np.argwhere(wrong)[0]))
+        raise PoolingError(f"indices is {index[at]} at {at}: that cell lies in another plane than its window")

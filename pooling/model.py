@@ -34,16 +34,16 @@ from pathlib import Path
 from typing import Any
 
 from pooling.errors import PoolingError
-from pooling.operators import _Operator
+from pooling.operators import Operator
 from pooling.tune.layer import DIRECTIONS, Layer
 
 OF_LAYER = ("shape", "dtype", "direction", "count")
 
 
-def operators() -> dict[str, type[_Operator]]:
+def operators() -> dict[str, type[Operator]]:
     """The operators by what a file may call them: ``max`` and ``MaxPool``."""
-    found: dict[str, type[_Operator]] = {}
-    todo = list(_Operator.__subclasses__())
+    found: dict[str, type[Operator]] = {}
+    todo = list(Operator.__subclasses__())
     while todo:
         one = todo.pop()
         todo += one.__subclasses__()
@@ -98,7 +98,7 @@ def layer_of(data: Mapping[str, Any]) -> Layer:
 def data_of(layer: Layer) -> dict[str, Any]:
     """The entries that describe a layer, without those that are what they are by default."""
     operator: Any = layer.operator
-    if not isinstance(operator, _Operator):
+    if not isinstance(operator, Operator):
         raise PoolingError(
             f"operator={operator!r}: only an operator, such as pooling.MaxPool(2), can be written to a file"
         )

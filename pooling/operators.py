@@ -11,23 +11,25 @@ What follows from shape and dtype alone is worked out once, and remembered in a 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from pooling.arrays import as_array, as_plain, check_out
-from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties
+from pooling.arrays import as_array, check_out, widened
+from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties, computed_in
 from pooling.backends import backend
 from pooling.errors import DTypeError, PoolingError, UnsupportedError
 from pooling.indices import flat_indices
 from pooling.memory import empty
+from pooling.rules import Rule
 from pooling.tune.choose import auto, state
 from pooling.tune.record import recordings
-from pooling.window import IntOrSeq, Padding, Window, as_int
+from pooling.window import per_axis
 
 DataFormat = Literal["channels_first", "channels_last"]
 DATA_FORMATS: tuple[DataFormat, ...] = ("channels_first", "channels_last")
@@ -37,7 +39,7 @@ MAX_PLANS = 128
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """All that follows from an operator and an array's shape and dtype."""
 
     shape: tuple[int, ...]
@@ -56,7 +58,7 @@ class _Plan:
 class Saved:
     """What a backward pass needs of its forward pass: to be handed on, not changed."""
 
-    plan: _Plan
+    plan: Plan
     kept: Kept
 
     @property
@@ -71,77 +73,63 @@ def _one(problem: Problem) -> Problem:
     return problem
 
 
-class _Operator:
-    """What max and average pooling share."""
+def told(problem: Problem) -> str:
+    """A problem in a few words: what differs from the defaults."""
+    window = problem.window
+    words = [f"{problem.op} pooling of {window.input_size} to {window.output_size}"]
+    if window.slides:
+        words.append(f"kernel {window.kernel_size}, stride {window.stride}, padding {window.padding}")
+    plain = Problem(problem.op, window)
+    rest = ((f.name, getattr(problem, f.name)) for f in fields(problem))
+    words += [f"{name} {value!r}" for name, value in rest if value != getattr(plain, name)]
+    return ", ".join(words)
+
+
+class Operator:
+    """What all operators share; they differ in their op, and in the rule that makes a window for an array's size."""
 
     op: ClassVar[Op]
 
-    def __init__(
-        self,
-        kernel_size: IntOrSeq,
-        stride: IntOrSeq | None,
-        padding: Padding,
-        dilation: IntOrSeq,
-        ceil_mode: bool,
-        data_format: DataFormat,
-        backend_name: str,
-        **of_problem: Any,
-    ) -> None:
+    def __init__(self, rule: Rule, data_format: DataFormat, backend_name: str, **of_problem: Any) -> None:
         if data_format not in DATA_FORMATS:
             raise PoolingError(f"data_format={data_format!r}: it must be one of {', '.join(map(repr, DATA_FORMATS))}")
-        if not isinstance(ceil_mode, bool | np.bool_):
-            raise PoolingError(f"ceil_mode={ceil_mode!r}: it must be True or False")
         if backend_name != "auto":
             backend(backend_name)  # raises for an unknown name
-        self.kernel_size = as_plain(kernel_size)
-        self.stride = as_plain(stride)
-        self.padding = as_plain(padding)
-        self.dilation = as_plain(dilation)
-        self.ceil_mode = bool(ceil_mode)
+        vars(self).update(vars(rule) | of_problem)  # the arguments are attributes
+        self.rule = rule
         self.data_format = data_format
         self.backend = backend_name
         self._of_problem = of_problem
-        self._plans: dict[tuple[Any, ...], _Plan] = {}
-        self._check_arguments()
+        self._plans: dict[tuple[Any, ...], Plan] = {}
 
     def __repr__(self) -> str:
-        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "data_format", "backend")
-        shown = [f"{name}={getattr(self, name)!r}" for name in names]
-        shown += [f"{name}={value!r}" for name, value in self._of_problem.items()]
+        """The call that makes this operator, without the arguments that are left at their defaults."""
+        given = vars(self.rule) | self._of_problem | {"data_format": self.data_format, "backend": self.backend}
+        parameters = inspect.signature(type(self)).parameters.values()
+        shown = [f"{p.name}={given[p.name]!r}" for p in parameters if p.name in given and given[p.name] != p.default]
         return f"{type(self).__name__}({', '.join(shown)})"
-
-    def _check_arguments(self) -> None:
-        """Find wrong values here and not at the first call: make the window on a size that fits any."""
-        given = (self.kernel_size, self.stride, self.padding, self.dilation)
-        n = next((len(value) for value in given if isinstance(value, tuple)), 1)
-        if n == 0:
-            raise PoolingError(f"kernel_size={self.kernel_size!r} has no entry: give one per spatial dimension")
-        Window.over((1 << 40,) * n, *self._window_arguments())
-
-    def _window_arguments(self) -> tuple[Any, ...]:
-        return (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
 
     def problem(self, shape: Sequence[int]) -> Problem:
         """The problem this operator is on arrays of `shape`; PoolingError when it can't be applied to them."""
+        shape = per_axis("shape", shape, len(shape), least=0)
         n = self._spatial_ndim(len(shape))
         first = len(shape) - n - self._trailing
-        return Problem(self.op, Window.over(shape[first : first + n], *self._window_arguments()), **self._of_problem)
+        return Problem(self.op, self.rule.window(shape[first : first + n]), **self._of_problem)
 
     @property
     def _trailing(self) -> int:
         return int(self.data_format == "channels_last")
 
     def _spatial_ndim(self, ndim: int) -> int:
-        n = len(self.kernel_size) if isinstance(self.kernel_size, tuple) else ndim - 2
+        n = ndim - 2 if self.rule.ndim is None else self.rule.ndim
         if n < 1 or n + self._trailing > ndim:
             raise PoolingError(
-                f"x has {ndim} dimensions, which does not go with kernel_size={self.kernel_size!r} in {self.data_format}: "
-                "an int pools over x.ndim - 2 dimensions, a tuple over as many as it has entries"
-                + (", beside the channels' own" if self._trailing else "")
+                f"x has {ndim} dimensions, which does not go with {self.rule.told} in {self.data_format}: "
+                f"{self.rule.dimensions}" + (", beside the channels' own" if self._trailing else "")
             )
         return n
 
-    def _plan(self, x: Array, training: bool) -> _Plan:
+    def _plan(self, x: Array, training: bool) -> Plan:
         key = (x.shape, x.dtype, training, state()) if self.backend == "auto" else (x.shape, x.dtype)
         plan = self._plans.get(key)
         if plan is None:
@@ -150,27 +138,28 @@ class _Operator:
             plan = self._plans[key] = self._make_plan(x.shape, x.dtype, training, key)
         return plan
 
-    def _make_plan(self, shape: tuple[int, ...], dtype: np.dtype[Any], training: bool, key: tuple[Any, ...]) -> _Plan:
+    def _make_plan(self, shape: tuple[int, ...], dtype: np.dtype[Any], training: bool, key: tuple[Any, ...]) -> Plan:
         problem = _one(self.problem(shape))
-        if problem.op == "avg" and dtype.kind != "f":
-            raise DTypeError(f"x has dtype {dtype}: a mean of it would be rounded; pass x.astype(np.float32)")
+        if problem.op != "max" and computed_in(dtype).kind != "f":
+            what = {"avg": "mean", "lp": "norm"}[problem.op]
+            raise DTypeError(f"x has dtype {dtype}: a {what} of it would be rounded; pass x.astype(np.float32)")
         window, n = problem.window, problem.window.ndim
         first = len(shape) - n - self._trailing
         outer, inner = math.prod(shape[:first]), math.prod(shape[first + n :])
-        name = auto(problem, outer, inner, dtype, training) if self.backend == "auto" else self.backend
+        name = auto(problem, outer, inner, computed_in(dtype), training) if self.backend == "auto" else self.backend
         chosen = backend(name)
         reason = chosen.why_not(shape, dtype, problem)
         if reason is not None:
             error = DTypeError if "does not take" in reason else UnsupportedError
             raise error(f"backend={name!r} can't do this: {reason}; use backend='auto' or another one")
-        return _Plan(
+        return Plan(
             shape,
             dtype,
             self.data_format,
             problem,
             name,
             chosen.ops[problem.op],
-            (*shape[:first], *window.output_size, *shape[first + n :]),
+            (*shape[:first], *(window.output_size if self.rule.keepdims else ()), *shape[first + n :]),
             (outer, *window.input_size, inner),
             (outer, *window.output_size, inner),
             key,
@@ -185,9 +174,25 @@ class _Operator:
         # Not only x may not be written to: where it is a copy, neither may what the caller has.
         y = empty(plan.y_shape, x.dtype) if out is None else check_out(out, plan.y_shape, x.dtype, x, given)
         kept: Kept = ()
+        x = widened(x)
         if y.size:
-            kept = plan.run.forward(x.reshape(plan.canonical), plan.problem, y.reshape(plan.y_canonical), training)
+            result = y if x.dtype == plan.dtype else empty(plan.y_shape, x.dtype)
+            kept = self._run(plan, x.reshape(plan.canonical), result.reshape(plan.y_canonical), training)
+            if result is not y:
+                y[...] = result
         return x, y, Saved(plan, kept)
+
+    def _run(self, plan: Plan, x: Array, y: Array, training: bool) -> Kept:
+        """The forward pass of arrays in canonical form."""
+        return plan.run.forward(x, plan.problem, y, training)
+
+    def _run_back(self, plan: Plan, dy: Array, kept: Kept, dx: Array) -> None:
+        plan.run.backward(dy, kept, plan.problem, dx)
+
+    def _indices(self, plan: Plan, x: Array, y: Array, kept: Kept) -> Array:
+        one_wins = plan.problem.ties in ("first", "last")
+        taps = plan.run.taps(kept, plan.problem, y) if plan.run.taps and kept and one_wins else None
+        return flat_indices(x, y, taps, plan.problem)
 
     def __call__(self, x: Any, *, out: Array | None = None) -> Array:
         """Pool `x` and keep nothing: :meth:`forward` for inference."""
@@ -199,7 +204,8 @@ class _Operator:
         Parameters
         ----------
         x
-            Array of this operator's layout. One that is not C-contiguous is copied once.
+            Array of this operator's layout. One that is not C-contiguous is copied once. The bfloat16 of ml_dtypes is pooled in
+            float32, and rounded once.
         out
             Array to fill instead of a new one: C-contiguous, of the result's shape and x's dtype, apart from `x`.
 
@@ -207,7 +213,7 @@ class _Operator:
         -------
         y, saved
             The pooled array, of x's dtype, and what to hand to :meth:`backward`. Backends with ``keeps_x`` read `x`
-            again in backward; with the others it may be overwritten in between.
+            again in backward, and so does Lp pooling; with the others it may be overwritten in between.
 
         Raises
         ------
@@ -248,14 +254,14 @@ class _Operator:
             self.data_format != plan.data_format or self.problem(plan.shape) != plan.problem
         ):
             raise PoolingError(
-                f"saved comes from another operator's forward pass (of {plan.problem}), not from {self!r}"
+                f"saved comes from another operator's forward pass (of {told(plan.problem)}), not from {self!r}"
             )
         if self.backend not in ("auto", plan.backend):
             raise PoolingError(
                 f"saved comes from backend={plan.backend!r}, but this operator has backend={self.backend!r}: "
                 "call backward of the operator whose forward gave it"
             )
-        if plan.dtype.kind != "f":
+        if computed_in(plan.dtype).kind != "f":
             raise DTypeError(f"x had dtype {plan.dtype}, which has no gradient: pool x.astype(np.float32) to train")
         given = dy
         dy = as_array("dy", given)
@@ -263,76 +269,31 @@ class _Operator:
             raise PoolingError(f"dy has shape {dy.shape}, but the y of this forward pass has {plan.y_shape}")
         if dy.dtype != plan.dtype:
             raise DTypeError(f"dy has dtype {dy.dtype}, but y has {plan.dtype}: pass dy.astype(np.{plan.dtype})")
+        arrays = [kept for kept in saved.kept if isinstance(kept, np.ndarray)]
         if out is None:
             dx = empty(plan.shape, dy.dtype)
         else:
-            dx = check_out(out, plan.shape, dy.dtype, dy, given, *saved.kept)
-        if dx.size:
-            plan.run.backward(dy.reshape(plan.y_canonical), saved.kept, plan.problem, dx.reshape(plan.canonical))
+            dx = check_out(out, plan.shape, dy.dtype, dy, given, *arrays)
+        if not dy.size:
+            dx.fill(0)
+        elif dx.size:
+            dy = widened(dy)
+            result = dx if dy.dtype == plan.dtype else empty(plan.shape, dy.dtype)
+            self._run_back(plan, dy.reshape(plan.y_canonical), saved.kept, result.reshape(plan.canonical))
+            if result is not dx:
+                dx[...] = result
         return dx
 
 
-class MaxPool(_Operator):
-    """Max pooling over any number of spatial dimensions.
-
-    Parameters
-    ----------
-    kernel_size
-        An int, or one per spatial dimension. As many spatial dimensions as it has entries; an int means x.ndim - 2.
-    stride
-        Distance between windows; `kernel_size` unless given.
-    padding
-        An int, one int or (before, after) pair per spatial dimension, "valid", "same_upper" or "same_lower".
-        Padding never wins: it is "no value".
-    dilation
-        Distance between the cells of a window.
-    ceil_mode
-        Whether a last, partial window counts, unless it would start in the padding after the data.
-    ties
-        Who takes the gradient when a window's maximum occurs more than once: "first" or "last" in row-major order,
-        "split" (each an equal share) or "all" (each the whole; not a subgradient).
-    data_format
-        "channels_first" (the spatial axes are the last) or "channels_last" (they come before the last). All other axes
-        are batch.
-    backend
-        A name from :func:`pooling.backends`, or "auto".
-
-    Notes
-    -----
-    A NaN wins its window, and the first NaN takes the gradient (where there are several they tie, so that another policy than
-    "first" pays them as it pays other ties). A window of padding alone gives the dtype's lowest value
-    and no gradient.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> x = np.array([[1, 5, 2, 0], [3, 4, 8, 6]], np.float32)
-    >>> pool = MaxPool((2, 2))
-    >>> y, saved = pool.forward(x)
-    >>> y
-    array([[5., 8.]], dtype=float32)
-    >>> pool.backward(np.array([[10, 20]], np.float32), saved)
-    array([[ 0., 10.,  0.,  0.],
-           [ 0.,  0., 20.,  0.]], dtype=float32)
-    """
+class MaxOperator(Operator):
+    """What all max pooling shares: who wins a tie, and indices."""
 
     op = "max"
 
-    def __init__(
-        self,
-        kernel_size: IntOrSeq,
-        stride: IntOrSeq | None = None,
-        padding: Padding = 0,
-        dilation: IntOrSeq = 1,
-        ceil_mode: bool = False,
-        *,
-        ties: Ties = "first",
-        data_format: DataFormat = "channels_first",
-        backend: str = "auto",
-    ) -> None:
+    def __init__(self, rule: Rule, data_format: DataFormat, backend_name: str, *, ties: Ties) -> None:
         if ties not in TIES:
             raise PoolingError(f"ties={ties!r}: it must be one of {', '.join(map(repr, TIES))}")
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, data_format, backend, ties=ties)
+        super().__init__(rule, data_format, backend_name, ties=ties)
 
     def forward_with_indices(self, x: Any, *, out: Array | None = None) -> tuple[Array, Array]:
         """Pool `x`, and say where each maximum lies: `y` and int64 indices, flat within one spatial plane of `x`.
@@ -341,60 +302,7 @@ class MaxPool(_Operator):
         """
         x, y, saved = self._forward(x, out, True)
         plan = saved.plan
-        c_x, c_y = x.reshape(plan.canonical), y.reshape(plan.y_canonical)
-        taps = plan.run.taps(saved.kept, plan.problem, c_y) if plan.run.taps and saved.kept else None
-        return y, flat_indices(c_x, c_y, taps, plan.problem).reshape(y.shape)
-
-
-class AvgPool(_Operator):
-    """Average pooling over any number of spatial dimensions; arguments as for :class:`MaxPool`, and:
-
-    Parameters
-    ----------
-    count_include_pad
-        Divide by the number of cells of the padded input under the window, instead of by that of the real ones.
-    divisor_override
-        Divide by this positive int instead of by any count.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> pool = AvgPool((2, 2))
-    >>> y, saved = pool.forward(np.array([[1, 5, 2, 0], [3, 3, 8, 6]], np.float32))
-    >>> y
-    array([[3., 4.]], dtype=float32)
-    >>> pool.backward(np.array([[4, 8]], np.float32), saved)
-    array([[1., 1., 2., 2.],
-           [1., 1., 2., 2.]], dtype=float32)
-    """
-
-    op = "avg"
-
-    def __init__(
-        self,
-        kernel_size: IntOrSeq,
-        stride: IntOrSeq | None = None,
-        padding: Padding = 0,
-        dilation: IntOrSeq = 1,
-        ceil_mode: bool = False,
-        *,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-        data_format: DataFormat = "channels_first",
-        backend: str = "auto",
-    ) -> None:
-        if divisor_override is not None:
-            divisor_override = as_int("divisor_override", divisor_override, divisor_override, least=1)
-        if not isinstance(count_include_pad, bool | np.bool_):
-            raise PoolingError(f"count_include_pad={count_include_pad!r}: it must be True or False")
-        super().__init__(
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            ceil_mode,
-            data_format,
-            backend,
-            count_include_pad=bool(count_include_pad),
-            divisor_override=divisor_override,
-        )
+        if not y.size:
+            return y, np.zeros(y.shape, np.int64)
+        indices = self._indices(plan, x.reshape(plan.canonical), widened(y).reshape(plan.y_canonical), saved.kept)
+        return y, indices.reshape(y.shape)

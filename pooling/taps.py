@@ -44,14 +44,8 @@ def bits(array: Array) -> Array:
     return unsigned
 
 
-def wins(cells: Array, y: Array, nan: bool) -> Array:
-    """Where a cell is its window's maximum. `nan`: whether any y is NaN, in which case NaN cells are the winners."""
-    won: Array = cells == y
-    return won | np.isnan(cells) if nan else won
-
-
 def loses(cells: Array, y: Array, nan: bool) -> Array:
-    """The opposite of :func:`wins`, as cheap."""
+    """Where a cell is not its window's maximum. `nan`: whether any y is NaN; a NaN cell does not lose."""
     lost: Array = cells != y
     return lost & ~np.isnan(cells) if nan else lost
 
@@ -61,7 +55,7 @@ def has_nan(y: Array) -> bool:
 
 
 def in_order(problem: Problem) -> list[tuple[int, Index, Index]]:
-    """The window's slices, most entitled tap first: row-major, or from the end with ties="last"."""
+    """The window's slices, each window's most entitled tap first: row-major, or from the end with ties="last"."""
     slices = list(problem.window.slices())
     return slices[::-1] if problem.ties == "last" else slices
 
@@ -75,9 +69,23 @@ def winning_taps(x: Array, y: Array, problem: Problem) -> Array:
     """The tap that wins each window, by comparing the input with its maximum."""
     dtype = tap_dtype(problem.window.n_taps)
     taps = np.full(y.shape, NOBODY[dtype], dtype)
-    nan = has_nan(y)
     for number, outputs, inputs in reversed(in_order(problem)):  # the most entitled writes last
-        np.copyto(taps[outputs], dtype.type(number), where=wins(x[inputs], y[outputs], nan))
+        np.copyto(taps[outputs], dtype.type(number), where=x[inputs] == y[outputs])
+    nans = nan_taps(x, y, problem)
+    return taps if nans is None else np.where(np.isnan(y), nans, taps)
+
+
+def nan_taps(x: Array, y: Array, problem: Problem) -> Array | None:
+    """The tap of each window's first NaN, NOBODY where it has none; None when no window has one.
+
+    A NaN wins its window, and the first takes the whole gradient, whoever takes that of other ties.
+    """
+    if not has_nan(y):
+        return None
+    dtype = tap_dtype(problem.window.n_taps)
+    taps = np.full(y.shape, NOBODY[dtype], dtype)
+    for number, outputs, inputs in reversed(list(problem.window.slices())):
+        np.copyto(taps[outputs], dtype.type(number), where=np.isnan(x[inputs]))
     return taps
 
 

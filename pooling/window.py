@@ -1,11 +1,8 @@
-"""Where a window's cells lie: the arithmetic of pooling, apart from any execution.
+"""Where a window's cells lie: one axis per spatial dimension, and what a user's arguments mean.
 
-A :class:`Window` is one :class:`Axis` per spatial dimension, bound to the input's size, so that whatever a
-backend asks of it (output shape, the cells of one tap, how many cells a window covers) needs no argument.
-Everything above one dimension is a product of axes: no formula here knows how many there are.
-
-Terms. A *tap* is one position inside the window; taps are numbered in row-major order, from 0. Output ``o`` of an
-axis reads with tap ``k`` the input cell ``o * stride + k * dilation - before``, if that cell exists.
+A :class:`Window` is bound to the input's size, so that whatever a backend asks of it (output shape, the cells of one tap,
+how many cells a window covers) needs no argument. Everything above one dimension is a product of axes: no formula here
+knows how many there are.
 """
 
 from __future__ import annotations
@@ -18,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from pooling.axis import Axis, Regions
 from pooling.errors import PoolingError
 
 LARGEST = 1 << 40
@@ -28,67 +26,6 @@ AUTO_PADDING = ("valid", "same_upper", "same_lower")
 IntOrSeq = int | Sequence[int]
 Index = tuple[slice, ...]
 Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One spatial dimension of a window over an input of `size` cells.
-
-    Examples
-    --------
-    >>> axis = Axis(size=5, kernel=2, stride=2, before=0, after=0)
-    >>> axis.out
-    2
-    >>> axis.cells(1)  # the outputs that have a cell under tap 1, and those cells
-    (slice(0, 2, 1), slice(1, 4, 2))
-    """
-
-    size: int
-    kernel: int
-    stride: int = 1
-    before: int = 0
-    after: int = 0
-    dilation: int = 1
-    ceil_mode: bool = False
-
-    @property
-    def span(self) -> int:
-        """Distance from a window's first cell to its last, both counted."""
-        return self.dilation * (self.kernel - 1) + 1
-
-    @cached_property
-    def out(self) -> int:
-        """Number of windows; 0 or less when not even one fits.
-
-        PyTorch's formula: with `ceil_mode` a last, partial window counts too, unless it would start in the
-        padding after the data.
-        """
-        room = self.before + self.size + self.after - self.span
-        if not self.ceil_mode:
-            return room // self.stride + 1
-        out = -(-room // self.stride) + 1
-        return out - 1 if (out - 1) * self.stride >= self.before + self.size else out
-
-    @property
-    def disjoint(self) -> bool:
-        """Whether no cell belongs to two windows."""
-        return self.out <= 1 or self.span <= self.stride
-
-    def cells(self, tap: int) -> tuple[slice, slice]:
-        """The outputs that have a real cell under `tap`, and those cells, as two slices of equal length."""
-        offset = tap * self.dilation - self.before
-        first = max(0, -(offset // self.stride))  # ceil(-offset / stride)
-        stop = min(self.out, (self.size - 1 - offset) // self.stride + 1)
-        if stop <= first:
-            return slice(0, 0, 1), slice(0, 0, self.stride)
-        start = first * self.stride + offset
-        return slice(first, stop, 1), slice(start, (stop - 1) * self.stride + offset + 1, self.stride)
-
-    def counts(self, include_pad: bool) -> list[int]:
-        """Cells under each window: the real ones, or (`include_pad`) those of the padded input."""
-        low, high = (-self.before, self.size + self.after) if include_pad else (0, self.size)
-        starts = (o * self.stride - self.before for o in range(self.out))
-        return [sum(low <= s + k * self.dilation < high for k in range(self.kernel)) for s in starts]
 
 
 @dataclass(frozen=True)
@@ -107,7 +44,7 @@ class Window:
     4
     """
 
-    axes: tuple[Axis, ...]
+    axes: tuple[Axis | Regions, ...]
 
     @classmethod
     def over(
@@ -136,6 +73,7 @@ class Window:
             Axis(cells, k, s, *pad, d, bool(ceil_mode))
             for cells, k, s, pad, d in zip(size, kernels, strides, pads, dilations, strict=True)
         )
+        check_not_empty(size)
         for i, axis in enumerate(axes):
             _check_fits(i, axis, size)
         return cls(axes)
@@ -149,16 +87,26 @@ class Window:
         return tuple(axis.kernel for axis in self.axes)
 
     @cached_property
+    def affine(self) -> tuple[Axis, ...]:
+        """The axes of a window that slides: none of them is made of regions."""
+        return tuple(axis for axis in self.axes if isinstance(axis, Axis))
+
+    @cached_property
+    def slides(self) -> bool:
+        """Whether all windows are one, in different places."""
+        return len(self.affine) == self.ndim
+
+    @cached_property
     def stride(self) -> tuple[int, ...]:
-        return tuple(axis.stride for axis in self.axes)
+        return tuple(axis.stride for axis in self.affine)
 
     @cached_property
     def padding(self) -> tuple[tuple[int, int], ...]:
-        return tuple((axis.before, axis.after) for axis in self.axes)
+        return tuple((axis.before, axis.after) for axis in self.affine)
 
     @cached_property
     def dilation(self) -> tuple[int, ...]:
-        return tuple(axis.dilation for axis in self.axes)
+        return tuple(axis.step for axis in self.axes)
 
     @cached_property
     def input_size(self) -> tuple[int, ...]:
@@ -183,35 +131,35 @@ class Window:
 
     @cached_property
     def padded(self) -> bool:
-        """Whether some window reaches past the data: some tap has no cell under it."""
-        return any(axis.before or (axis.out - 1) * axis.stride + axis.span > axis.size for axis in self.axes)
+        """Whether some tap of some window has no cell under it: it reaches past the data, or is shorter than others."""
+        return any(axis.padded for axis in self.axes)
 
     @cached_property
     def tiles(self) -> bool:
         """Whether the windows cut the input's start into boxes side by side (a reshape is then a view)."""
-        return all(
-            axis.kernel == axis.stride
-            and axis.dilation == 1
-            and not axis.before
-            and axis.out * axis.kernel <= axis.size
-            for axis in self.axes
-        )
+        return all(axis.tiles for axis in self.axes)
 
     @cached_property
     def covers(self) -> bool:
         """Whether the windows tile the input and leave no cell out."""
         return self.tiles and all(axis.out * axis.kernel == axis.size for axis in self.axes)
 
-    def slices(self) -> Iterator[tuple[int, Index, Index]]:
+    def slices(self, backwards: bool = False) -> Iterator[tuple[int, Index, Index]]:
         """Per tap, in row-major order: its number, an index into the output and one of equal shape into the input.
 
         The indices are basic, so that indexing gives views of arrays ``(outer, *spatial, inner)``. Taps that have no
-        cell under any window are left out.
+        cell under any window are left out; regions that lie at uneven distances come in several pieces per tap.
+        With `backwards`, a cell is met in the order of its windows: taps from the last to the first.
         """
-        per_axis_cells = [[axis.cells(k) for k in range(axis.kernel)] for axis in self.axes]
-        for number, cells in enumerate(itertools.product(*per_axis_cells)):
-            if all(outputs.stop > outputs.start for outputs, _ in cells):
-                yield (number, (slice(None), *(o for o, _ in cells)), (slice(None), *(i for _, i in cells)))
+        along = []
+        for axis in self.axes:
+            taps = range(axis.kernel)
+            along.append([(k, *run) for k in (reversed(taps) if backwards else taps) for run in axis.runs(k)])
+        for pieces in itertools.product(*along):
+            number = 0
+            for axis, (tap, _, _) in zip(self.axes, pieces, strict=True):
+                number = number * axis.kernel + tap
+            yield (number, (slice(None), *(o for _, o, _ in pieces)), (slice(None), *(c for _, _, c in pieces)))
 
 
 def per_axis(name: str, value: IntOrSeq, n: int, least: int) -> tuple[int, ...]:
@@ -224,7 +172,7 @@ def per_axis(name: str, value: IntOrSeq, n: int, least: int) -> tuple[int, ...]:
     return tuple(as_int(name, entry, value, least) for entry in entries)
 
 
-def as_int(name: str, entry: Any, value: Any, least: int) -> int:
+def as_int(name: str, entry: Any, value: Any, least: int, most: int = LARGEST) -> int:
     try:
         if isinstance(entry, bool):
             raise TypeError
@@ -233,8 +181,8 @@ def as_int(name: str, entry: Any, value: Any, least: int) -> int:
         raise PoolingError(f"{name}={value!r}: {entry!r} is not an int") from None
     if number < least:
         raise PoolingError(f"{name}={value!r}: {number} is too small, it must be at least {least}")
-    if number > LARGEST:
-        raise PoolingError(f"{name}={value!r}: {number} is too large, it must be at most {LARGEST}")
+    if number > most:
+        raise PoolingError(f"{name}={value!r}: {number} is too large, it must be at most {most}")
     return number
 
 
@@ -279,11 +227,15 @@ def _pads(
     return pads
 
 
+def check_not_empty(size: Sequence[int]) -> None:
+    for i, cells in enumerate(size):
+        if cells < 1:
+            raise PoolingError(
+                f"x of spatial size {tuple(size)} is empty in dimension {i}: pooling needs at least one cell"
+            )
+
+
 def _check_fits(i: int, axis: Axis, size: Sequence[int]) -> None:
-    if axis.size < 1:
-        raise PoolingError(
-            f"x of spatial size {tuple(size)} is empty in dimension {i}: pooling needs at least one cell"
-        )
     if axis.out < 1:
         padded = axis.before + axis.size + axis.after
         raise PoolingError(

@@ -31,7 +31,7 @@ def test_small_cut_has_the_same_windows_and_ends_in_the_same_way(workload: Workl
         workload.data_format,
         workload.op,
     )
-    for cut, whole in zip(small.window.axes, workload.window.axes, strict=True):
+    for cut, whole in zip(small.window.affine, workload.window.affine, strict=True):
         assert (whole.size - cut.size) % whole.stride == 0
         assert whole.out - cut.out == (whole.size - cut.size) // whole.stride
 

@@ -77,6 +77,7 @@ def test_pick_prints_the_name_first() -> None:
         (("--kernel", "3", "--padding", "same_upper"), pooling.MaxPool(3, padding="same_upper")),
         (("--kernel", "2", "--ties", "split", "--dilation", "2"), pooling.MaxPool(2, dilation=2, ties="split")),
         (("--kernel", "3", "--ceil-mode", "--op", "avg"), pooling.AvgPool(3, ceil_mode=True)),
+        (("--kernel", "3", "--op", "lp"), pooling.LpPool(3)),
         (("--kernel", "2", "--data-format", "channels_last"), pooling.MaxPool(2, data_format="channels_last")),
         (("--kernel", "4,", "--padding", "1,"), pooling.MaxPool((4,), padding=(1,))),
     ],

@@ -69,8 +69,7 @@ OF_MAX: dict[str, tuple[dict[str, Any], str]] = {
     "no ties": ({"ties": None}, r"ties=None: it must be one of 'first'"),
 }
 OF_AVG: dict[str, tuple[dict[str, Any], str]] = {
-    "divisor 0": ({"divisor_override": 0}, r"divisor_override=0: 0 is too small, it must be at least 1"),
-    "negative divisor": ({"divisor_override": -3}, r"divisor_override=-3: -3 is too small"),
+    "divisor 0": ({"divisor_override": 0}, r"divisor_override=0: nothing can be divided by it; give another int"),
     "float divisor": ({"divisor_override": 2.5}, r"divisor_override=2\.5: 2\.5 is not an int"),
     "bool divisor": ({"divisor_override": True}, r"divisor_override=True: True is not an int"),
     "count_include_pad": ({"count_include_pad": "no"}, r"count_include_pad='no': it must be True or False"),
@@ -174,9 +173,60 @@ def test_wrong_dtypes(name: str) -> None:
             call(x)
 
 
-def test_ragged_lists_are_numpys_error() -> None:
-    with pytest.raises(ValueError, match="inhomogeneous"):
+def test_what_is_no_array() -> None:
+    with pytest.raises(PoolingError, match=r"x is no array: .*inhomogeneous.*pass one, or lists of equal lengths"):
         pooling.max_pool([[1.0, 2.0], [3.0]], (2, 2))
+    pool = pooling.MaxPool((2, 2))
+    with pytest.raises(PoolingError, match="dy is no array"):
+        pool.backward([[1.0, 2.0], [3.0]], pool.forward(np.zeros((4, 4)))[1])
+
+
+@pytest.mark.parametrize("ask", [pooling.pick, pooling.backend("strided_slices").why_not])
+def test_questions_about_backends(ask: Any) -> None:
+    pool = pooling.MaxPool(2)
+    for dtype in ("nonsense", None, object(), "f77"):
+        with pytest.raises(DTypeError, match=r"dtype=.*: NumPy knows no such dtype; give one such as 'float32'"):
+            ask((1, 1, 4, 4), dtype, pool)
+    for operator in ("max", None, 3, pooling.MaxPool):
+        with pytest.raises(PoolingError, match=r"(operator=.* is none: pass one, such as pooling\.MaxPool\(2\))"):
+            ask((1, 1, 4, 4), "float32", operator)
+    for shape in ((-1, 1, 4, 4), (1, -3, 4, 4), (1, 1, -4, 4)):
+        with pytest.raises(PoolingError, match=r"shape=.*: -\d is too small, it must be at least 0"):
+            ask(shape, "float32", pool)
+    for wrong in ("1,1,4,4", 4, None):
+        with pytest.raises(PoolingError, match=r"shape=.*: give the input's shape, such as \(64, 20, 24, 24\)"):
+            ask(wrong, "float32", pool)
+    with pytest.raises(PoolingError, match=r"shape=\(1, 1, 4\.5, 4\): 4\.5 is not an int"):
+        ask((1, 1, 4.5, 4), "float32", pool)
+
+
+@pytest.mark.parametrize("operator", [None, "max", np.maximum, pooling.MaxPool])
+def test_what_gradcheck_can_not_check(operator: Any) -> None:
+    with pytest.raises(PoolingError, match=r"operator=.* has no forward and backward: pass one, such as"):
+        pooling.gradcheck(operator, X)
+
+
+def test_auto_is_a_choice_and_no_backend() -> None:
+    with pytest.raises(UnknownBackendError, match=r"backend='auto' is a choice among the backends.*pooling\.pick"):
+        pooling.backend("auto")
+
+
+def test_the_functions_remember_no_wrong_arguments() -> None:
+    """2.0 and True are equal to 2 and 1, and yet no sizes."""
+    pooling.max_pool(X, (2, 2), (1, 1))
+    for kernel, stride in (((2.0, 2.0), (1, 1)), ((2, 2), (True, True))):
+        with pytest.raises(PoolingError, match="is not an int"):
+            pooling.max_pool(X, kernel, stride)  # type: ignore[arg-type]
+
+
+def test_errors_say_what_saved_comes_from_in_a_few_words() -> None:
+    y, saved = pooling.MaxPool(2, ties="last").forward(X)
+    with pytest.raises(PoolingError) as caught:
+        pooling.AvgPool(2).backward(y, saved)
+    assert str(caught.value) == (
+        "saved comes from another operator's forward pass (of max pooling of (6, 7) to (3, 3), kernel (2, 2), stride (2, 2), "
+        "padding ((0, 0), (0, 0)), ties 'last'), not from AvgPool(kernel_size=2)"
+    )
 
 
 @pytest.mark.skipif(np.dtype(np.longdouble) == np.float64, reason="on this system a longdouble is a float64")

@@ -21,7 +21,7 @@ def walked(x: Array, window: Window, ties: str) -> Array:
     for plane, out in itertools.product(range(len(x)), itertools.product(*map(range, window.output_size))):
         along = [
             [o * axis.stride + k * axis.dilation - axis.before for k in range(axis.kernel)]
-            for axis, o in zip(window.axes, out, strict=True)
+            for axis, o in zip(window.affine, out, strict=True)
         ]
         best: Any = None
         for cell in itertools.product(*along):
@@ -29,7 +29,7 @@ def walked(x: Array, window: Window, ties: str) -> Array:
                 value = x[(plane, *cell)]
                 nan = np.isnan(value)
                 better = best is None or (nan and not np.isnan(best)) or value > best
-                if better or (ties == "last" and (value == best or nan)):
+                if better or (ties == "last" and value == best):
                     best = value
                     found[(plane, *out)] = np.ravel_multi_index(cell, window.input_size)
     return found
@@ -66,6 +66,17 @@ def test_values_lie_where_the_indices_point(name: str) -> None:
     np.testing.assert_array_equal(
         np.take_along_axis(x.reshape(2, 3, -1), indices.reshape(2, 3, -1), 2), y.reshape(2, 3, -1)
     )
+
+
+@pytest.mark.parametrize("name", pooling.backends())
+@pytest.mark.parametrize("ties", ["split", "all"])
+def test_where_several_are_paid_the_first_is_told(name: str, ties: Any) -> None:
+    if ties in pooling.backend(name).ties:
+        x = np.round(np.random.default_rng(0).standard_normal((2, 3, 6, 8))).astype(np.float32)
+        x[0, 0, 0, :2] = np.nan
+        expected = pooling.max_pool(x, 2, return_indices=True, backend="reference")[1]
+        _, indices = pooling.MaxPool(2, ties=ties, backend=name).forward_with_indices(x)
+        np.testing.assert_array_equal(indices, expected)
 
 
 def test_padding_does_not_count() -> None:

@@ -34,7 +34,7 @@ SMALL = Workload(SCALED[0], "a network", (2, 3, 8, 8), 2)
 def test_kernels_put_out_the_same_and_pad_both_sides_alike(size: int, data_format: DataFormat) -> None:
     workload = of_kernel(size, data_format)
     assert workload.outputs == of_kernel(3, data_format).outputs
-    assert all(axis.before == axis.after for axis in workload.window.axes)
+    assert all(axis.before == axis.after for axis in workload.window.affine)
     assert workload.window.kernel_size == (size, size)
 
 

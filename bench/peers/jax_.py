@@ -88,7 +88,7 @@ def function(workload: Workload) -> Any:
     size, stride = spread(window.kernel_size, 1), spread(window.stride, 1)
     dilation = spread(window.dilation, 1)
     # A last window of ceil_mode reaches past the padding: pad as far as it does.
-    reach = ((a.before, max(a.after, (a.out - 1) * a.stride + a.span - a.before - a.size)) for a in window.axes)
+    reach = ((a.before, max(a.after, (a.out - 1) * a.stride + a.span - a.before - a.size)) for a in window.affine)
     padding = spread(tuple(reach), (0, 0))
     dtype = np.dtype(workload.dtype).type
 
@@ -100,7 +100,7 @@ def function(workload: Workload) -> Any:
         return max_pool
 
     counts = np.ones((), dtype)
-    for axis in window.axes:
+    for axis in window.affine:
         counts = counts[..., None] * np.asarray(axis.counts(workload.count_include_pad), dtype)
     counts = counts[None, ..., None] if last else counts
 

@@ -118,10 +118,10 @@ class Descriptors:
         kind = AVG_INCLUDE_PADDING if workload.count_include_pad else AVG_EXCLUDE_PADDING
         kind = MAX if workload.op == "max" else kind
         # It checks the output's size by its own formula: pad as far as a last window of ceil_mode reaches.
-        after = (max(a.after, (a.out - 1) * a.stride + a.span - a.before - a.size) for a in window.axes)
+        after = (max(a.after, (a.out - 1) * a.stride + a.span - a.before - a.size) for a in window.affine)
         # Its dilation counts the cells left out.
         shape: tuple[Any, ...] = (dims(window.stride), dims(window.kernel_size), dims(d - 1 for d in window.dilation))
-        shape = (*shape, dims(a.before for a in window.axes), dims(after))
+        shape = (*shape, dims(a.before for a in window.affine), dims(after))
         cpu, _ = engine()
         forward, backward = "dnnl_pooling_forward_primitive_desc_create", "dnnl_pooling_backward_primitive_desc_create"
         inference, training = (
@@ -152,7 +152,7 @@ def why_not(workload: Workload) -> str | None:
     if (
         workload.op == "avg"
         and workload.count_include_pad
-        and any((a.out - 1) * a.stride + a.span > a.before + a.size + a.after for a in workload.window.axes)
+        and any((a.out - 1) * a.stride + a.span > a.before + a.size + a.after for a in workload.window.affine)
     ):
         return "it counts the cells of a window past the padding too"
     try:

@@ -49,9 +49,9 @@ def limits(workload: Workload) -> str | None:
     window = workload.window
     if window.ndim > 3:
         return f"it pools over up to 3 dimensions, not {window.ndim}"
-    if any(axis.before != axis.after for axis in window.axes):
+    if any(axis.before != axis.after for axis in window.affine):
         return "it pads both sides alike"
-    if any(2 * axis.before > axis.span for axis in window.axes):
+    if any(2 * axis.before > axis.span for axis in window.affine):
         return "it allows padding of at most half the window"
     if workload.op == "avg" and any(dilation > 1 for dilation in window.dilation):
         return "its average pooling has no dilation"

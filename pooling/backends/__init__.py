@@ -59,6 +59,10 @@ def backend(name: str) -> Backend:
     except (KeyError, TypeError):
         if isinstance(name, Backend):
             raise UnknownBackendError(f"backend is a Backend: pass its name, {name.name!r}") from None
+        if name == "auto":
+            raise UnknownBackendError(
+                "backend='auto' is a choice among the backends, not one of them: pooling.pick(shape, dtype, operator) names it"
+            ) from None
         import difflib
 
         near = difflib.get_close_matches(str(name).lower(), REGISTRY, n=1, cutoff=0.4)

@@ -10,15 +10,20 @@ from numpy.lib.stride_tricks import as_strided
 from pooling.backend import Array, Problem
 
 
+def needs_slides(problem: Problem) -> str | None:
+    """The limit of a backend that works on :func:`windows`."""
+    return None if problem.window.slides else "its view needs windows of one size, and these are regions of several"
+
+
 def padded_shape(x: Array, problem: Problem) -> tuple[int, ...]:
     """Shape of `x` (or `y`: only its ends count) with room for every cell that some window reaches."""
-    reach = [max(a.before + a.size, (a.out - 1) * a.stride + a.span) for a in problem.window.axes]
+    reach = [max(a.before + a.size, (a.out - 1) * a.stride + a.span) for a in problem.window.affine]
     return (x.shape[0], *reach, x.shape[-1])
 
 
 def inner_part(problem: Problem) -> tuple[slice, ...]:
     """Where the real cells lie in the padded array."""
-    return (slice(None), *(slice(a.before, a.before + a.size) for a in problem.window.axes))
+    return (slice(None), *(slice(a.before, a.before + a.size) for a in problem.window.affine))
 
 
 def pad(x: Array, problem: Problem, value: Any) -> Array:
@@ -32,7 +37,7 @@ def pad(x: Array, problem: Problem, value: Any) -> Array:
 
 def windows(wide: Array, problem: Problem) -> Array:
     """The padded array as (outer, *out, *kernel, inner): a view, in which overlapping windows share their cells."""
-    axes = problem.window.axes
+    axes = problem.window.affine
     steps = wide.strides[1:-1]
     return as_strided(
         wide,

@@ -11,10 +11,12 @@ bytes of index per output while it works, one to keep. It frees `x`: only the sw
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
-from pooling.backends._gather import pad, windows
+from pooling.backends._gather import needs_slides, pad, windows
 from pooling.taps import NOBODY, kept_taps, lowest, tap_dtype
 
 
@@ -39,12 +41,13 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
 
 
 def argmax(cells: Array, ties: str) -> Array:
-    """Position of the maximum on the last axis, the first or the last one; NaN counts as the largest."""
-    if ties == "last":
-        last: Array = cells.shape[-1] - 1 - cells[..., ::-1].argmax(-1)
-        return last
+    """Position of the maximum on the last axis, the first or the last one; a NaN counts as the largest, and the first."""
     first: Array = cells.argmax(-1)
-    return first
+    if ties == "first":
+        return first
+    last: Array = cells.shape[-1] - 1 - cells[..., ::-1].argmax(-1)
+    won = np.take_along_axis(cells, first[..., None], -1)[..., 0]
+    return np.where(np.isnan(won), first, last) if won.dtype.kind == "f" else last
 
 
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
@@ -58,8 +61,12 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     np.put_along_axis(shares, taps, dy[..., None], -1)
     dx.fill(0)
     # From the last tap to the first: a cell's shares are then added in the order of its windows.
-    for tap, outputs, inputs in reversed(list(problem.window.slices())):
+    for tap, outputs, inputs in problem.window.slices(backwards=True):
         dx[inputs] += shares[..., tap][outputs]
+
+
+def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
+    return needs_slides(problem)
 
 
 BACKEND = Backend(
@@ -67,4 +74,5 @@ BACKEND = Backend(
     note="gather the windows, argmax, and put_along_axis from the switches",
     ops={"max": Pass(max_forward, max_backward, kept_taps)},
     ties=("first", "last"),
+    limits=limits,
 )

@@ -17,7 +17,7 @@ import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.backends._tiles import covered, needs_tiles, zero_uncovered
-from pooling.taps import has_nan, settle_zeros, wide, wins
+from pooling.taps import nan_taps, settle_zeros, wide
 
 
 def reduce_blocks(x: Array, problem: Problem, func: Any) -> Array:
@@ -29,7 +29,7 @@ def reduce_blocks(x: Array, problem: Problem, func: Any) -> Array:
 
 def upscaled(small: Array, problem: Problem) -> Array:
     """Each cell of the output repeated over its window."""
-    for i, axis in enumerate(problem.window.axes):
+    for i, axis in enumerate(problem.window.affine):
         small = np.repeat(small, axis.kernel, axis=i + 1)
     return small
 
@@ -42,7 +42,11 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
 
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     x, y = kept
-    mask = wins(covered(x, problem), upscaled(y, problem), has_nan(y))
+    mask = covered(x, problem) == upscaled(y, problem)
+    nans = nan_taps(x, y, problem)
+    if nans is not None:  # of several NaNs only the first has won
+        numbers = np.arange(problem.window.n_taps).reshape(*problem.window.kernel_size, 1)
+        mask |= np.tile(numbers, (*problem.window.output_size, 1)) == upscaled(nans, problem)
     # np.where, not mask * gradient: 0 * inf is NaN, and 0 * -1 is -0.
     covered(dx, problem)[...] = np.where(mask, upscaled(dy + dy.dtype.type(0), problem), dy.dtype.type(0))
     zero_uncovered(dx, problem)

@@ -1,8 +1,9 @@
 """The loops one would write in C, compiled by Numba.
 
 For each output, walk its window, keep the best value and the tap it came from; backward, send each gradient to that tap's
-cell. Any window, any padding: the loop bounds of a window are clipped to the data, so that the inner loop asks no
-question about edges. One code for one, two and three spatial dimensions: missing ones have size 1.
+cell. Which cells a window has is looked up: per axis and output the first cell, its tap, and how many there are. So the
+inner loop asks no question about edges, and windows of any kind, padded, dilated, or regions of uneven sizes, are the same
+to it. One code for one, two and three spatial dimensions: missing ones have size 1.
 
 The planes are split over threads from Python (`pooling/threads.py`); the kernels are serial and hold no GIL. Indices are
 signed, which costs a wrap-around test each: unsigned ones brought 5% here, where the compare-and-branch per cell is what
@@ -14,17 +15,21 @@ then winners).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from pooling.axis import Axis
 from pooling.backend import Array, Backend, Kept, Pass, Problem
+from pooling.backends._norms import with_infinity
 from pooling.jit import kernel
 from pooling.memory import empty
 from pooling.taps import NOBODY, kept_taps, lowest, tap_dtype
 from pooling.threads import split
+from pooling.window import Window
 
-Span = tuple[int, int, int, int, int, int]
+D_OUT, H_OUT, W_OUT, D_STEP, H_STEP, W_STEP, H_TAPS, W_TAPS, SHAPE = range(9)
 
 
 def as_3d(array: Array) -> Array:
@@ -32,167 +37,241 @@ def as_3d(array: Array) -> Array:
     return array.reshape(array.shape[0], *(1,) * (5 - array.ndim), *array.shape[1:])
 
 
-def spans(problem: Problem) -> tuple[Span, Span, Span]:
-    """Per axis of :func:`as_3d`: output cells, input cells, kernel, stride, padding before, dilation."""
-    axes = [(a.out, a.size, a.kernel, a.stride, a.before, a.dilation) for a in problem.window.axes]
-    d, h, w = [(1, 1, 1, 1, 0, 1)] * (3 - len(axes)) + axes
-    return d, h, w
+@lru_cache(maxsize=256)
+def walks(window: Window) -> tuple[Array, Array]:
+    """Numbers that all windows share, and rows (cell, tap, count): of each output along the first axis, the second, the last."""
+    axes = (*(Axis(size=1, kernel=1),) * (3 - window.ndim), *window.axes)
+    shape = np.array(
+        [*(a.out for a in axes), *(a.step for a in axes), axes[1].kernel, axes[2].kernel],
+        np.int64,
+    )
+    return shape, np.ascontiguousarray(np.concatenate([axis.table for axis in axes]))
 
 
 @kernel
-def first_tap(o: int, span: Any) -> Any:
-    """The first tap of output `o` that has a real cell, the one past the last, and the cell of tap 0."""
-    _, size, taps, stride, before, dilation = span
-    start = o * stride - before
-    first = max(0, (dilation - 1 - start) // dilation)
-    stop = min(taps, (size - 1 - start) // dilation + 1)
-    return first, stop, start
-
-
-@kernel
-def find_maxima(x: Any, y: Any, taps: Any, spans: Any, low: Any, last: bool, keep: bool, start: int, stop: int) -> None:
-    d_span, h_span, w_span = spans
+def find_maxima(
+    x: Any, y: Any, taps: Any, s: Any, rows: Any, low: Any, last: bool, keep: bool, start: int, stop: int
+) -> None:
     for b in range(start, stop):
-        for d in range(d_span[0]):
-            d_first, d_stop, d0 = first_tap(d, d_span)
-            for h in range(h_span[0]):
-                h_first, h_stop, h0 = first_tap(h, h_span)
-                for w in range(w_span[0]):
-                    w_first, w_stop, w0 = first_tap(w, w_span)
+        for d in range(s[D_OUT]):
+            for h in range(s[H_OUT]):
+                for w in range(s[W_OUT]):
+                    e, f, g = d, s[D_OUT] + h, s[D_OUT] + s[H_OUT] + w
                     for c in range(x.shape[4]):
                         best, winner = low, -1
-                        for i in range(d_first, d_stop):
-                            for j in range(h_first, h_stop):
-                                for k in range(w_first, w_stop):
-                                    value = x[b, d0 + i * d_span[5], h0 + j * h_span[5], w0 + k * w_span[5], c]
+                        for i in range(rows[e, 2]):
+                            z = rows[e, 0] + i * s[D_STEP]
+                            for j in range(rows[f, 2]):
+                                u = rows[f, 0] + j * s[H_STEP]
+                                tap = ((rows[e, 1] + i) * s[H_TAPS] + rows[f, 1] + j) * s[W_TAPS] + rows[g, 1]
+                                for k in range(rows[g, 2]):
+                                    value = x[b, z, u, rows[g, 0] + k * s[W_STEP], c]
                                     # Selects, not branches, which random data mispredicts: 1.25x faster.
                                     beats = (value > best) | (winner < 0) | ((value != value) & (best == best))
-                                    beats |= last & ((value == best) | (value != value))
+                                    beats |= last & (value == best)
                                     best = value if beats else best
-                                    winner = (i * h_span[2] + j) * w_span[2] + k if beats else winner
+                                    winner = tap + k if beats else winner
                         y[b, d, h, w, c] = best
                         if keep:
                             taps[b, d, h, w, c] = winner
 
 
 @kernel
-def pay_winners(dy: Any, taps: Any, nobody: int, spans: Any, dx: Any, start: int, stop: int) -> None:
-    d_span, h_span, w_span = spans
+def pay_winners(dy: Any, taps: Any, nobody: int, s: Any, rows: Any, dx: Any, start: int, stop: int) -> None:
     dx[start:stop] = 0
     for b in range(start, stop):
-        for d in range(d_span[0]):
-            for h in range(h_span[0]):
-                for w in range(w_span[0]):
+        for d in range(s[D_OUT]):
+            for h in range(s[H_OUT]):
+                for w in range(s[W_OUT]):
+                    e, f, g = d, s[D_OUT] + h, s[D_OUT] + s[H_OUT] + w
                     for c in range(dx.shape[4]):
                         tap = int(taps[b, d, h, w, c])
                         if tap != nobody:
-                            i, j, k = tap // (h_span[2] * w_span[2]), tap // w_span[2] % h_span[2], tap % w_span[2]
-                            z = d * d_span[3] - d_span[4] + i * d_span[5]
-                            u = h * h_span[3] - h_span[4] + j * h_span[5]
-                            v = w * w_span[3] - w_span[4] + k * w_span[5]
+                            i, j, k = tap // (s[H_TAPS] * s[W_TAPS]), tap // s[W_TAPS] % s[H_TAPS], tap % s[W_TAPS]
+                            z = rows[e, 0] + (i - rows[e, 1]) * s[D_STEP]
+                            u = rows[f, 0] + (j - rows[f, 1]) * s[H_STEP]
+                            v = rows[g, 0] + (k - rows[g, 1]) * s[W_STEP]
                             dx[b, z, u, v, c] += dy[b, d, h, w, c]
 
 
 @kernel
-def pay_shares(dy: Any, x: Any, y: Any, spans: Any, dx: Any, one: Any, start: int, stop: int) -> None:
-    d_span, h_span, w_span = spans
+def pay_shares(
+    dy: Any, x: Any, y: Any, s: Any, rows: Any, dx: Any, one: Any, whole: bool, start: int, stop: int
+) -> None:
+    """To all tied cells, but to the first of several NaNs alone: equal shares, or (`whole`) everything."""
     dx[start:stop] = 0
     for b in range(start, stop):
-        for d in range(d_span[0]):
-            d_first, d_stop, d0 = first_tap(d, d_span)
-            for h in range(h_span[0]):
-                h_first, h_stop, h0 = first_tap(h, h_span)
-                for w in range(w_span[0]):
-                    w_first, w_stop, w0 = first_tap(w, w_span)
+        for d in range(s[D_OUT]):
+            for h in range(s[H_OUT]):
+                for w in range(s[W_OUT]):
+                    e, f, g = d, s[D_OUT] + h, s[D_OUT] + s[H_OUT] + w
                     for c in range(x.shape[4]):
                         best, tied = y[b, d, h, w, c], one - one
                         for paying in range(2):
-                            for i in range(d_first, d_stop):
-                                for j in range(h_first, h_stop):
-                                    for k in range(w_first, w_stop):
-                                        z, u, v = d0 + i * d_span[5], h0 + j * h_span[5], w0 + k * w_span[5]
+                            paid = False
+                            for i in range(rows[e, 2]):
+                                z = rows[e, 0] + i * s[D_STEP]
+                                for j in range(rows[f, 2]):
+                                    u = rows[f, 0] + j * s[H_STEP]
+                                    for k in range(rows[g, 2]):
+                                        v = rows[g, 0] + k * s[W_STEP]
                                         value = x[b, z, u, v, c]
-                                        if value == best or value != value:
-                                            if paying:
-                                                dx[b, z, u, v, c] += dy[b, d, h, w, c] / tied
-                                            else:
+                                        if value == best or (value != value and not paid):
+                                            paid = value != value
+                                            if not paying:
                                                 tied += one
+                                            elif whole:
+                                                dx[b, z, u, v, c] += dy[b, d, h, w, c]
+                                            else:
+                                                dx[b, z, u, v, c] += dy[b, d, h, w, c] / tied
 
 
 @kernel
-def add_cells(x: Any, y: Any, divisors: Any, spans: Any, start: int, stop: int) -> None:
-    d_span, h_span, w_span = spans
+def add_cells(x: Any, y: Any, divisors: Any, s: Any, rows: Any, start: int, stop: int) -> None:
     for b in range(start, stop):
-        for d in range(d_span[0]):
-            d_first, d_stop, d0 = first_tap(d, d_span)
-            for h in range(h_span[0]):
-                h_first, h_stop, h0 = first_tap(h, h_span)
-                for w in range(w_span[0]):
-                    w_first, w_stop, w0 = first_tap(w, w_span)
+        for d in range(s[D_OUT]):
+            for h in range(s[H_OUT]):
+                for w in range(s[W_OUT]):
+                    e, f, g = d, s[D_OUT] + h, s[D_OUT] + s[H_OUT] + w
                     for c in range(x.shape[4]):
                         total = 0.0
-                        for i in range(d_first, d_stop):
-                            for j in range(h_first, h_stop):
-                                for k in range(w_first, w_stop):
-                                    total += x[b, d0 + i * d_span[5], h0 + j * h_span[5], w0 + k * w_span[5], c]
+                        for i in range(rows[e, 2]):
+                            z = rows[e, 0] + i * s[D_STEP]
+                            for j in range(rows[f, 2]):
+                                u = rows[f, 0] + j * s[H_STEP]
+                                for k in range(rows[g, 2]):
+                                    total += x[b, z, u, rows[g, 0] + k * s[W_STEP], c]
                         y[b, d, h, w, c] = total / divisors[d, h, w]
 
 
 @kernel
-def spread_cells(dy: Any, divisors: Any, spans: Any, dx: Any, start: int, stop: int) -> None:
-    d_span, h_span, w_span = spans
+def spread_cells(dy: Any, divisors: Any, s: Any, rows: Any, dx: Any, start: int, stop: int) -> None:
     dx[start:stop] = 0
     for b in range(start, stop):
-        for d in range(d_span[0]):
-            d_first, d_stop, d0 = first_tap(d, d_span)
-            for h in range(h_span[0]):
-                h_first, h_stop, h0 = first_tap(h, h_span)
-                for w in range(w_span[0]):
-                    w_first, w_stop, w0 = first_tap(w, w_span)
+        for d in range(s[D_OUT]):
+            for h in range(s[H_OUT]):
+                for w in range(s[W_OUT]):
+                    e, f, g = d, s[D_OUT] + h, s[D_OUT] + s[H_OUT] + w
                     for c in range(dx.shape[4]):
                         share = dy[b, d, h, w, c] / divisors[d, h, w]
-                        for i in range(d_first, d_stop):
-                            for j in range(h_first, h_stop):
-                                for k in range(w_first, w_stop):
-                                    dx[b, d0 + i * d_span[5], h0 + j * h_span[5], w0 + k * w_span[5], c] += share
+                        for i in range(rows[e, 2]):
+                            z = rows[e, 0] + i * s[D_STEP]
+                            for j in range(rows[f, 2]):
+                                u = rows[f, 0] + j * s[H_STEP]
+                                for k in range(rows[g, 2]):
+                                    dx[b, z, u, rows[g, 0] + k * s[W_STEP], c] += share
+
+
+@kernel
+def add_powers(x: Any, y: Any, weights: Any, p: float, signed: bool, s: Any, rows: Any, start: int, stop: int) -> None:
+    for b in range(start, stop):
+        for d in range(s[D_OUT]):
+            for h in range(s[H_OUT]):
+                for w in range(s[W_OUT]):
+                    e, f, g = d, s[D_OUT] + h, s[D_OUT] + s[H_OUT] + w
+                    for c in range(x.shape[4]):
+                        total = 0.0
+                        for i in range(rows[e, 2]):
+                            z = rows[e, 0] + i * s[D_STEP]
+                            for j in range(rows[f, 2]):
+                                u = rows[f, 0] + j * s[H_STEP]
+                                for k in range(rows[g, 2]):
+                                    value = np.float64(x[b, z, u, rows[g, 0] + k * s[W_STEP], c])
+                                    if p == 2:
+                                        total += value * value
+                                    else:
+                                        total += (value if signed else abs(value)) ** p
+                        total *= weights[d, h, w]
+                        y[b, d, h, w, c] = np.sqrt(total) if p == 2 else total ** (1 / p)
+
+
+@kernel
+def spread_slopes(
+    dy: Any, x: Any, y: Any, weights: Any, p: float, signed: bool, s: Any, rows: Any, dx: Any, start: int, stop: int
+) -> None:
+    dx[start:stop] = 0
+    for b in range(start, stop):
+        for d in range(s[D_OUT]):
+            for h in range(s[H_OUT]):
+                for w in range(s[W_OUT]):
+                    e, f, g = d, s[D_OUT] + h, s[D_OUT] + s[H_OUT] + w
+                    for c in range(x.shape[4]):
+                        norm, paid = np.float64(y[b, d, h, w, c]), dy[b, d, h, w, c] * weights[d, h, w]
+                        for i in range(rows[e, 2]):
+                            z = rows[e, 0] + i * s[D_STEP]
+                            for j in range(rows[f, 2]):
+                                u = rows[f, 0] + j * s[H_STEP]
+                                for k in range(rows[g, 2]):
+                                    v = rows[g, 0] + k * s[W_STEP]
+                                    value = np.float64(x[b, z, u, v, c])
+                                    ratio = value / norm
+                                    if norm == 0 or (value == 0 and (p < 1 or not signed)):
+                                        continue  # a kink
+                                    if p == 2:
+                                        slope = ratio
+                                    elif signed:
+                                        slope = ratio ** (p - 1)
+                                    else:
+                                        slope = np.sign(value) * abs(ratio) ** (p - 1)
+                                    dx[b, z, u, v, c] += paid * slope
 
 
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    find = training and problem.ties != "split"
+    find = training and problem.ties in ("first", "last")
     taps = empty(y.shape if find else (1,) * y.ndim, tap_dtype(problem.window.n_taps))
     low, last = lowest(x.dtype), problem.ties == "last"
     if x.dtype.kind == "b":
         x, y, low = x.view(np.uint8), y.view(np.uint8), np.uint8(0)
-    arrays = (as_3d(x), as_3d(y), as_3d(taps), spans(problem), low, last, find)
+    arrays = (as_3d(x), as_3d(y), as_3d(taps), *walks(problem.window), low, last, find)
     split(lambda start, stop: find_maxima(*arrays, start, stop), len(x), x.nbytes)
     return (taps,) if find else (x, y)
 
 
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-    where, dy, out = spans(problem), as_3d(dy), as_3d(dx)
-    if problem.ties == "split":
-        x, y = map(as_3d, kept)
-        split(lambda a, b: pay_shares(dy, x, y, where, out, dx.dtype.type(1), a, b), len(dx), dx.nbytes)
-    else:
+    where, dy, out = walks(problem.window), as_3d(dy), as_3d(dx)
+    if problem.ties in ("first", "last"):
         taps, nobody = as_3d(kept[0]), NOBODY[kept[0].dtype]
-        split(lambda a, b: pay_winners(dy, taps, nobody, where, out, a, b), len(dx), dx.nbytes)
+        split(lambda a, b: pay_winners(dy, taps, nobody, *where, out, a, b), len(dx), dx.nbytes)
+    else:
+        x, y = map(as_3d, kept)
+        one, whole = dx.dtype.type(1), problem.ties == "all"
+        split(lambda a, b: pay_shares(dy, x, y, *where, out, one, whole, a, b), len(dx), dx.nbytes)
 
 
-def divisors_3d(problem: Problem) -> Array:
-    size = problem.window.output_size
-    divisors = np.broadcast_to(problem.divisors(np.float64)[..., 0], size)
-    return np.ascontiguousarray(divisors).reshape((1,) * (3 - len(size)) + size)
+def per_output(values: Array, window: Window) -> Array:
+    """What broadcasts against the output, as an array over its three dimensions."""
+    full = np.broadcast_to(values[..., 0], window.output_size)
+    return np.ascontiguousarray(full).reshape((1,) * (3 - window.ndim) + window.output_size)
 
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    arrays = (as_3d(x), as_3d(y), divisors_3d(problem), spans(problem))
+    divisors = per_output(problem.divisors(np.float64), problem.window)
+    arrays = (as_3d(x), as_3d(y), divisors, *walks(problem.window))
     split(lambda start, stop: add_cells(*arrays, start, stop), len(x), x.nbytes)
     return ()
 
 
 def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-    arrays = (as_3d(dy), divisors_3d(problem), spans(problem), as_3d(dx))
+    divisors = per_output(problem.divisors(np.float64), problem.window)
+    arrays = (as_3d(dy), divisors, *walks(problem.window), as_3d(dx))
     split(lambda start, stop: spread_cells(*arrays, start, stop), len(dx), dx.nbytes)
+
+
+def norm_of(problem: Problem) -> tuple[Array, float, bool]:
+    return per_output(problem.weights(), problem.window), float(problem.p), problem.signed
+
+
+def lp_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
+    norm, (shape, rows) = norm_of(problem), walks(problem.window)
+    cells, out = as_3d(x), as_3d(y)
+    split(lambda start, stop: add_powers(cells, out, *norm, shape, rows, start, stop), len(x), x.nbytes)
+    return (x, y)
+
+
+def lp_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
+    norm, (shape, rows) = norm_of(problem), walks(problem.window)
+    (x, y), dy, out = map(as_3d, kept), as_3d(dy), as_3d(dx)
+    split(lambda start, stop: spread_slopes(dy, x, y, *norm, shape, rows, out, start, stop), len(dx), dx.nbytes)
 
 
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
@@ -206,8 +285,12 @@ def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
 BACKEND = Backend(
     name="numba_loops",
     note="plain loops compiled by Numba, planes split over threads",
-    ops={"max": Pass(max_forward, max_backward, kept_taps), "avg": Pass(avg_forward, avg_backward)},
-    ties=("first", "last", "split"),
+    ops={
+        "max": Pass(max_forward, max_backward, kept_taps),
+        "avg": Pass(avg_forward, avg_backward),
+        "lp": with_infinity(Pass(lp_forward, lp_backward), Pass(max_forward, max_backward)),
+    },
+    ties=("first", "last", "split", "all"),
     limits=limits,
-    keeps_x=("split",),
+    keeps_x=("split", "all"),
 )

@@ -14,8 +14,8 @@ from __future__ import annotations
 import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
-from pooling.backends._tiles import needs_tiles, tiles, zero_uncovered
-from pooling.taps import bits, has_nan, settle_zeros, wide, wins
+from pooling.backends._tiles import needs_tiles, tiles, winners, zero_uncovered
+from pooling.taps import bits, settle_zeros, wide
 
 
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
@@ -27,8 +27,8 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
 
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     x, y = kept
-    boxes, inside = tiles(x, problem)
-    mask = wins(boxes, np.expand_dims(y, inside), has_nan(y))
+    inside = tiles(x, problem)[1]
+    mask = winners(x, y, problem)
     if problem.ties == "split":
         dy = dy / mask.sum(axis=inside, dtype=wide(dy.dtype)).astype(dy.dtype, copy=False)
     # Bits, not floats: a product with a mask must not turn inf into NaN.

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from pooling.axis import Axis
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.jit import Kernel
 from pooling.memory import empty
@@ -32,7 +33,7 @@ from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.schedule import bands, chain_pixels, first_reached, scan_vectors
 from pooling.taps import lowest, tap_dtype
 from pooling.threads import scratch, share
-from pooling.window import Axis, Window
+from pooling.window import Window
 
 CHUNKS = 4
 """Units of work wanted at least; where items are fewer, their channels are cut."""
@@ -91,7 +92,7 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
     if are_tiles(program.axes):
         visit, between = tiles(pool_tiles, program.axes, maximum, in_lanes), 0
     else:
-        counts = tuple(axis.kernel for axis in program.axes)
+        counts = tuple(axis.kernel if axis.slides else 0 for axis in program.axes)
         visit = chain(program, counts, in_lanes, MAX=int(maximum), AFTER=int(not maximum))
         between = 1
     job = forward_planes if in_lanes else forward_channels
@@ -112,7 +113,7 @@ def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[
         return cut(
             (spread_planes if in_lanes else spread_channels).over(visit=visit), program, outer, inner, dtype, 0, True
         )
-    counts = tuple(axis.kernel if axis.stride == 1 else 0 for axis in program.axes)
+    counts = tuple(axis.kernel if axis.slides and axis.stride == 1 else 0 for axis in program.axes)
     visit = chain(program, counts, in_lanes, MAX=0, BEFORE=1)
     return cut((forward_planes if in_lanes else forward_channels).over(visit=visit), program, outer, inner, dtype, 1)
 
@@ -121,6 +122,7 @@ def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[
 def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
     """Each output's gradient to the cell that won."""
     from pooling.simd.passes import scatter_channels, scatter_planes, spread_channels, spread_planes
+    from pooling.simd.regions import scatter_regions, with_starts
     from pooling.simd.tiles import are_tiles, spread_tiles, tiles
 
     program = backward_program(problem, dtype)
@@ -132,6 +134,10 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
         )
     given = forward_program(problem, dtype)
     offsets = tap_offsets(given) * (lanes if in_lanes else inner)
+    if not problem.window.slides:
+        offsets = with_starts(offsets, given)
+        scatter_planes = scatter_planes.over(scatter=scatter_regions)
+        scatter_channels = scatter_channels.over(scatter=scatter_regions)
     if in_lanes:
         job = cut(scatter_planes.over(VECTOR=1), program, outer, inner, dtype, 0)
         _, _, _, rows, where = job.given
@@ -197,7 +203,7 @@ def tap_offsets(program: Program) -> Array:
     d, h, w = program.axes
     offset = np.zeros((), np.int64)
     for axis in (d, h, w):
-        offset = offset[..., None] * axis.size + np.arange(axis.kernel) * axis.dilation
+        offset = offset[..., None] * axis.size + np.arange(axis.kernel) * axis.step
     return offset.reshape(-1)
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
-from pooling.backends._gather import windows
-from pooling.taps import bits, has_nan, settle_zeros, wide, wins
+from pooling.backends._gather import needs_slides, windows
+from pooling.taps import bits, nan_taps, settle_zeros, wide
 
 
 def cell_axes(problem: Problem) -> tuple[int, ...]:
@@ -32,10 +32,20 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     return (x, y)
 
 
+def winners(x: Array, y: Array, problem: Problem) -> Array:
+    """A mask of the cells that win their windows, which has the windows' cells as axes."""
+    mask: Array = windows(x, problem) == np.expand_dims(y, cell_axes(problem))
+    nans = nan_taps(x, y, problem)
+    if nans is not None:
+        numbers = np.arange(problem.window.n_taps).reshape(*problem.window.kernel_size, 1)
+        mask |= numbers == np.expand_dims(nans, cell_axes(problem))
+    return mask
+
+
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     x, y = kept
     inside = cell_axes(problem)
-    mask = wins(windows(x, problem), np.expand_dims(y, inside), has_nan(y))
+    mask = winners(x, y, problem)
     if problem.ties == "split":
         dy = dy / mask.sum(axis=inside, dtype=wide(dy.dtype)).astype(dy.dtype, copy=False)
     elif problem.ties != "all":
@@ -68,6 +78,8 @@ def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
 
 
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
+    if not problem.window.slides:
+        return needs_slides(problem)
     if not problem.window.disjoint:
         return "its windows overlap: writing through a view in which they share cells would lose gradient"
     if problem.window.padded:

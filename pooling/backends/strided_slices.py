@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
+from pooling.backends._norms import powered, quiet, root, slope_of, with_infinity
 from pooling.memory import empty
-from pooling.taps import NOBODY, bits, has_nan, kept_taps, loses, lowest, settle_zeros, tap_dtype, wide, wins
+from pooling.taps import NOBODY, bits, has_nan, kept_taps, loses, lowest, nan_taps, settle_zeros, tap_dtype, wide
 from pooling.threads import split
 from pooling.window import Index
 
@@ -59,37 +60,40 @@ def reduce_axes(x: Array, problem: Problem, y: Array, ufunc: np.ufunc, nothing: 
     """Reduce each window of `x` into `y`, one axis after the other, the last first; a window without cells is `nothing`."""
     for i, axis in reversed(list(enumerate(problem.window.axes))):
         result = y if i == 0 else np.empty((*x.shape[: i + 1], axis.out, *x.shape[i + 2 :]), y.dtype)
-        taps = [axis.cells(k) for k in range(axis.kernel)]
+        taps = [axis.runs(k) for k in range(axis.kernel)]
         # One tap that every window has is copied instead of filling and reducing.
-        begin = next((cells for outputs, cells in taps if outputs.stop - outputs.start == axis.out), None)
-        if begin is None:
+        begin = next((runs for runs in taps if sum(o.stop - o.start for o, _ in runs) == axis.out), [])
+        if not begin:
             result.fill(nothing)
-        else:
-            result[...] = x[along(i, begin)]
-        for outputs, cells in taps:
-            if outputs.stop > outputs.start and cells != begin:
-                part = result[along(i, outputs)]
-                ufunc(part, x[along(i, cells)], out=part)
+        for outputs, cells in begin:
+            result[along(i, outputs)] = x[along(i, cells)]
+        for outputs, cells in (run for runs in taps if runs is not begin for run in runs):
+            part = result[along(i, outputs)]
+            ufunc(part, x[along(i, cells)], out=part)
         x = result
 
 
 def count_to_winner(x: Array, y: Array, problem: Problem, taps: Array) -> None:
     """Fill `taps` with the number of each window's winning tap, for ties="first" and "last"."""
     nan, n, padded = has_nan(y), problem.window.n_taps, problem.window.padded
-    order = {tap: (outputs, inputs) for tap, outputs, inputs in problem.window.slices()}
+    pieces: dict[int, list[tuple[Index, Index]]] = {}
+    for tap, outputs, inputs in problem.window.slices():
+        pieces.setdefault(tap, []).append((outputs, inputs))
     searching = np.ones(y.shape, bool)
     taps.fill(0)
     # In a window without padding that lost with all taps but one, that one has won: no need to look.
     for step in range(n if padded else n - 1):
         tap = step if problem.ties == "first" else n - 1 - step
-        if tap in order:
-            outputs, inputs = order[tap]
+        for outputs, inputs in pieces.get(tap, ()):
             searching[outputs] &= loses(x[inputs], y[outputs], nan)
         taps += searching.view(np.uint8)
     if problem.ties == "last":
         np.subtract(n - 1, taps, out=taps)
     if padded:
         taps[searching] = NOBODY[taps.dtype]
+    nans = nan_taps(x, y, problem) if nan and problem.ties == "last" else None
+    if nans is not None:
+        np.copyto(taps, nans, where=np.isnan(y))
 
 
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
@@ -115,13 +119,15 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
 
 def pay(kept: Kept, dy: Array, problem: Problem, dx: Array) -> None:
     """The backward pass of one block."""
-    slices = list(problem.window.slices())
+    slices = list(problem.window.slices(backwards=True))
     if len(kept) == 1:
         won = [kept[0][outputs] == tap for tap, outputs, _ in slices]
     else:
         x, y = kept
-        nan = has_nan(y)
-        won = [wins(x[inputs], y[outputs], nan) for _, outputs, inputs in slices]
+        won = [x[inputs] == y[outputs] for _, outputs, inputs in slices]
+        nans = nan_taps(x, y, problem)
+        if nans is not None:
+            won = [mask | (nans[outputs] == tap) for mask, (tap, outputs, _) in zip(won, slices, strict=True)]
     if problem.ties == "split":
         count = np.zeros(dy.shape, wide(dy.dtype))
         for mask, (_, outputs, _) in zip(won, slices, strict=True):
@@ -130,7 +136,7 @@ def pay(kept: Kept, dy: Array, problem: Problem, dx: Array) -> None:
     dy_bits = bits(dy + dy.dtype.type(0))  # a gradient of -0.0 arrives as 0.0, as if it were added to zero
     if not problem.window.covers:
         dx.fill(0)
-    for mask, (_, outputs, inputs) in zip(reversed(won), reversed(slices), strict=True):
+    for mask, (_, outputs, inputs) in zip(won, slices, strict=True):
         if problem.window.disjoint:
             np.multiply(mask, dy_bits[outputs], out=bits(dx)[inputs])
         else:
@@ -158,7 +164,7 @@ def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
         spread = dy[block] / divisors
         for i, axis in enumerate(problem.window.axes):
             result = np.zeros((*spread.shape[: i + 1], axis.size, *spread.shape[i + 2 :]), dtype)
-            for outputs, cells in map(axis.cells, range(axis.kernel)):
+            for outputs, cells in (run for k in range(axis.kernel) for run in axis.runs(k)):
                 result[along(i, cells)] += spread[along(i, outputs)]
             spread = result
         dx[block] = spread
@@ -166,10 +172,40 @@ def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     in_blocks(work, dx)
 
 
+def lp_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
+    weights = problem.weights()
+
+    def work(block: slice) -> None:
+        total = np.empty(y[block].shape)
+        reduce_axes(powered(x[block].astype(np.float64), problem.p, problem.signed), problem, total, np.add, 0)
+        with quiet():
+            y[block] = root(total * weights, problem.p)
+
+    in_blocks(work, x)
+    return (x, y) if training else ()
+
+
+def lp_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
+    weights = problem.weights()
+
+    def work(block: slice) -> None:
+        cells, norms = (array[block].astype(np.float64) for array in kept)
+        paid, total = dy[block] * weights, np.zeros(cells.shape)
+        for _, outputs, inputs in problem.window.slices(backwards=True):
+            total[inputs] += paid[outputs] * slope_of(cells[inputs], norms[outputs], problem.p, problem.signed)
+        dx[block] = total
+
+    in_blocks(work, dx)
+
+
 BACKEND = Backend(
     name="strided_slices",
     note="one strided slice per tap, np.maximum forward, count and multiply backward",
-    ops={"max": Pass(max_forward, max_backward, kept_taps), "avg": Pass(avg_forward, avg_backward)},
+    ops={
+        "max": Pass(max_forward, max_backward, kept_taps),
+        "avg": Pass(avg_forward, avg_backward),
+        "lp": with_infinity(Pass(lp_forward, lp_backward), Pass(max_forward, max_backward)),
+    },
     ties=TIES,
     keeps_x=("split", "all"),
 )

@@ -11,7 +11,7 @@ import typer
 
 import pooling
 from pooling.cli.app import Json, app
-from pooling.operators import AvgPool, MaxPool
+from pooling.sliding import AvgPool, LpPool, MaxPool
 
 WINDOWS: dict[str, dict[str, Any]] = {
     "2x2": {"kernel_size": 2},
@@ -63,6 +63,8 @@ def _operators(names: Sequence[str]) -> Iterator[tuple[str, Any, dict[str, str]]
                 yield name, operator, {"op": "max", "ties": ties, "window": title}
             if "avg" in backend.ops:
                 yield name, AvgPool(**window, backend=name), {"op": "avg", "ties": "", "window": title}
+            if "lp" in backend.ops:
+                yield name, LpPool(**window, backend=name), {"op": "lp", "ties": "", "window": title}
 
 
 def _verdict(operator: Any, x: Any, reason: str | None) -> dict[str, str]:

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from pooling.axis import Axis, Regions
 from pooling.backend import Array, Problem
-from pooling.window import Axis
 
 (
     SIZE,  # cells read along this axis
@@ -86,10 +86,13 @@ def busy_axes(axes: tuple[Axis, Axis, Axis]) -> tuple[int, ...]:
     return tuple(i for i in (2, 1, 0) if axes[i] != Axis(size=axes[i].size, kernel=1)) or (2,)
 
 
-def axes_of(problem: Problem) -> tuple[Axis, Axis, Axis]:
+def axes_of(problem: Problem) -> tuple[Any, Any, Any]:
     """The three axes of a problem of up to three. One window alone has no stride: its cells are then all before the next."""
-    axes = (replace(a, stride=max(a.stride, a.span)) if a.out == 1 else a for a in problem.window.axes)
-    d, h, w = (*(POINT,) * (3 - problem.window.ndim), *axes)
+    axes: Any = (
+        replace(a, stride=max(a.stride, a.span)) if isinstance(a, Axis) and a.out == 1 else a
+        for a in problem.window.axes
+    )
+    d, h, w = [POINT] * (3 - problem.window.ndim) + list(axes)
     return d, h, w
 
 
@@ -99,7 +102,7 @@ def forward_program(problem: Problem, dtype: np.dtype[Any]) -> Program:
     axes = axes_of(problem)
     last = problem.op == "max" and problem.ties == "last"
     tables = [read_table(axis, last) for axis in axes]
-    steps = [-axis.dilation if last else axis.dilation for axis in axes]
+    steps = [-axis.step if last else axis.step for axis in axes]
     return assemble(
         axes, [a.size for a in axes], [a.out for a in axes], tables, steps, factors_of(axes, problem), dtype
     )
@@ -121,10 +124,13 @@ def assemble(axes: Any, sizes: Any, outs: Any, tables: Any, steps: Any, factors:
     table_at, factor_at = len(g), 0
     for i, axis in enumerate(axes):
         unit = math.prod(a.kernel for a in axes[i + 1 :])
-        full, full_stop = full_run(tables[i], axis.kernel)
+        # What is the same for all windows of an axis that slides, regions read from their table alone.
+        stride, start = (axis.stride, -axis.before) if axis.slides else (0, 0)
+        full, full_stop = full_run(tables[i], axis.kernel) if axis.slides else (0, 0)
+        scan = block_to_scan(tables[i], sizes[i], steps[i]) if axis.slides else 0
         g[i * FIELDS : (i + 1) * FIELDS] = [
-            sizes[i], outs[i], axis.kernel, axis.stride, -axis.before, steps[i], unit * (-1 if steps[i] < 0 else 1),
-            full, full_stop, table_at, factor_at, block_to_scan(tables[i], sizes[i], steps[i]),
+            sizes[i], outs[i], axis.kernel, stride, start, steps[i], unit * (-1 if steps[i] < 0 else 1),
+            full, full_stop, table_at, factor_at, scan,
         ]  # fmt: skip
         tables[i][:, 1] *= unit
         table_at += tables[i].size
@@ -135,29 +141,26 @@ def assemble(axes: Any, sizes: Any, outs: Any, tables: Any, steps: Any, factors:
     )
 
 
-def read_table(axis: Axis, last: bool) -> Array:
+def read_table(axis: Axis | Regions, last: bool) -> Array:
     """Rows (cell, tap, count), one per output; from the window's last real cell back with `last`."""
-    start = np.arange(axis.out) * axis.stride - axis.before
-    first = np.maximum(0, -(start // axis.dilation))
-    stop = np.minimum(axis.kernel, (axis.size - 1 - start) // axis.dilation + 1)
-    count = np.maximum(stop - first, 0)
-    tap = stop - 1 if last else first
+    cell, tap, count = axis.table.T
+    if last:
+        cell, tap = cell + (count - 1) * axis.step, tap + count - 1
     # A window without cells reads cell 0, whose value its caller replaces.
-    cell = np.where(count > 0, start + tap * axis.dilation, 0)
-    return np.ascontiguousarray(np.stack([cell, tap, count], axis=1), dtype=np.int64)
+    return np.ascontiguousarray(np.stack([np.where(count > 0, cell, 0), tap, count], axis=1))
 
 
-def taker_table(axis: Axis) -> tuple[Array, int]:
+def taker_table(axis: Axis | Regions) -> tuple[Array, int]:
     """Rows (output, 0, count), one per cell, of the outputs whose windows cover it, and the step between these outputs."""
-    outputs, taps = np.divmod(np.arange(axis.out * axis.kernel), axis.kernel)
-    cells = outputs * axis.stride - axis.before + taps * axis.dilation
-    real = (cells >= 0) & (cells < axis.size)
-    outputs, cells = outputs[real], cells[real]
+    first_cell, _, length = axis.table.T
+    outputs = np.repeat(np.arange(axis.out), length)
+    cells = first_cell[outputs] + (np.arange(len(outputs)) - np.repeat(np.cumsum(length) - length, length)) * axis.step
     count = np.bincount(cells, minlength=axis.size)
     first = np.full(axis.size, axis.out)
     np.minimum.at(first, cells, outputs)
     rows = np.stack([np.where(count > 0, first, 0), np.zeros_like(count), count], axis=1)
-    return np.ascontiguousarray(rows, dtype=np.int64), axis.dilation // math.gcd(axis.stride, axis.dilation)
+    step = axis.dilation // math.gcd(axis.stride, axis.dilation) if isinstance(axis, Axis) else 1
+    return np.ascontiguousarray(rows, dtype=np.int64), step
 
 
 def full_run(table: Array, kernel: int) -> tuple[int, int]:

@@ -46,8 +46,8 @@ def bands(program: Program, size_of: SizeOf, whole_strides: bool = False) -> Arr
             if size_of(wider[1] - wider[0], min(stop + step, results) - first) > BAND:
                 break
             stop, need = min(stop + step, results), wider
-        start = need[0] * axis.stride - axis.before
-        end = (need[1] - 1) * axis.stride - axis.before + axis.span
+        # Of results that are outputs nobody asks what they reach: these are then numbers without a meaning.
+        start, end = axis.reach(min(need[0], axis.out - 1), min(need[1], axis.out))
         rows.append((first, stop, *need, max(min(start, first), 0), min(max(end, stop), axis.size)))
         first = stop
     return np.array(rows, np.int64).reshape(-1, 6)
@@ -79,7 +79,7 @@ def first_reached(program: Program) -> Array:
     axis = program.axes[program.band_axis]
     rows, done = [], 0
     for o in range(axis.out):
-        stop = min(max(o * axis.stride - axis.before + axis.span, done), axis.size)
+        stop = min(max(axis.reach(o, o + 1)[1], done), axis.size)
         rows.append((done, stop))
         done = stop
     rows.append((done, axis.size))

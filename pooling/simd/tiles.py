@@ -152,7 +152,8 @@ def tiles(kind: Kernel[..., Any], axes: Any, maximum: bool, in_lanes: bool) -> K
 def are_tiles(axes: Any) -> bool:
     """Whether all windows lie side by side, undilated and wholly inside."""
     return all(
-        axis.dilation == 1
+        axis.slides
+        and axis.dilation == 1
         and axis.before == 0
         and axis.stride >= axis.kernel
         and (axis.out - 1) * axis.stride + axis.kernel <= axis.size

@@ -1,0 +1,60 @@
+"""Max backward for regions: windows whose starts and lengths are told one by one.
+
+Forward, and for means, the passes along the axes read every window's cells from a table, so that regions are nothing new to
+them: they are not unrolled, as no two need be alike, and not scanned. A scatter steps from window to window; here it looks up
+where each starts. Those numbers come after the taps' offsets, in the same array.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pooling.backend import Array
+from pooling.jit import kernel
+from pooling.simd.program import FIELDS, KERNEL, OUT, Program
+from pooling.simd.vectors import load, width
+
+VECTOR = 0  # bound to 1 when a pixel is one vector
+
+
+@kernel
+def scatter_regions(
+    dy: Any,
+    y0: int,
+    won: Any,
+    t0: int,
+    dx: Any,
+    x0: int,
+    pixel: int,
+    first: int,
+    stop: int,
+    g: Any,
+    offsets: Any,
+    box: Any,
+) -> None:
+    """As `scatter`, which it stands for."""
+    lanes = width(load(dx, 0))
+    step = lanes if VECTOR else pixel
+    d_at = g[KERNEL] * g[FIELDS + KERNEL] * g[2 * FIELDS + KERNEL]
+    h_at = d_at + g[OUT]
+    w_at = h_at + g[FIELDS + OUT]
+    h_by = box[11] * step
+    d_by = box[10] * h_by
+    i = 0
+    for d in range(box[0], box[1]):
+        for h in range(box[2], box[3]):
+            row = x0 + (offsets[d_at + d] - box[6]) * d_by + (offsets[h_at + h] - box[7]) * h_by - box[8] * step
+            for w in range(box[4], box[5]):
+                p = row + offsets[w_at + w] * step
+                for c in range(0 if VECTOR else first, lanes if VECTOR else stop):
+                    cell = np.uintp(p + offsets[won[t0 + i + c]] + c)  # unsigned: no check for negative indices
+                    dx[cell] += dy[y0 + i + c]
+                i += step
+
+
+def with_starts(offsets: Array, program: Program) -> Array:
+    """Tap offsets, and after them where each window starts along the first axis, the second, and the last."""
+    starts = [axis.table[:, 0] - axis.table[:, 1] * axis.step for axis in program.axes]
+    return np.concatenate([offsets, *starts])

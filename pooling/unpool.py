@@ -1,0 +1,192 @@
+"""Max unpooling: values back to where the maxima lay, and zeros everywhere else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pooling.arrays import as_array, as_plain, check_out
+from pooling.backend import Array, computed_in
+from pooling.errors import DTypeError, PoolingError
+from pooling.indices import as_indices
+from pooling.memory import empty
+from pooling.operators import DATA_FORMATS, DataFormat
+from pooling.window import IntOrSeq, as_int, per_axis
+
+
+@dataclass(frozen=True, slots=True)
+class Unpooled:
+    """What the backward pass of an unpooling needs: the shapes, and for each value its place in the flattened result."""
+
+    y_shape: tuple[int, ...]
+    x_shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    places: Array
+
+
+class MaxUnpool:
+    """Max unpooling over any number of spatial dimensions: the partial inverse of max pooling, as in PyTorch.
+
+    Parameters
+    ----------
+    kernel_size, stride, padding
+        Of the pooling that gave the indices: the result has ``(out - 1) * stride - 2 * padding + kernel_size`` cells. An int, or
+        one per spatial dimension. Without `kernel_size` the size is told at each call.
+    data_format
+        As for :class:`MaxPool`.
+
+    Notes
+    -----
+    Where windows overlap, several values may have one place; they are equal if they come from a pooling. Else the last in
+    row-major order stays, and the backward pass hands each of them the gradient, as PyTorch does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> unpool = MaxUnpool((2,))
+    >>> x, saved = unpool.forward(np.array([5, 8], np.float32), np.array([1, 2]))
+    >>> x
+    array([0., 5., 8., 0.], dtype=float32)
+    >>> unpool.backward(np.array([1, 2, 3, 4], np.float32), saved)
+    array([2., 3.], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        kernel_size: IntOrSeq | None = None,
+        stride: IntOrSeq | None = None,
+        padding: IntOrSeq = 0,
+        *,
+        data_format: DataFormat = "channels_first",
+    ) -> None:
+        if data_format not in DATA_FORMATS:
+            raise PoolingError(f"data_format={data_format!r}: it must be one of {', '.join(map(repr, DATA_FORMATS))}")
+        self.kernel_size = as_plain(kernel_size)
+        self.stride = as_plain(stride)
+        self.padding = as_plain(padding)
+        self.data_format = data_format
+        if self.kernel_size is not None:
+            self._default_size((1,) * (len(self.kernel_size) if isinstance(self.kernel_size, tuple) else 1))
+
+    def __repr__(self) -> str:
+        names = ("kernel_size", "stride", "padding", "data_format")
+        return f"MaxUnpool({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
+    def _default_size(self, outputs: Sequence[int]) -> list[tuple[int, int]]:
+        """Per dimension the size that a pooling to so many outputs has, if nothing is left over, and its stride."""
+        n = len(outputs)
+        kernels = per_axis("kernel_size", self.kernel_size, n, least=1)
+        strides = kernels if self.stride is None else per_axis("stride", self.stride, n, least=1)
+        pads = per_axis("padding", self.padding, n, least=0)
+        sizes = zip(outputs, kernels, strides, pads, strict=True)
+        return [((out - 1) * s - 2 * pad + k, s) for out, k, s, pad in sizes]
+
+    def _shape(self, shape: tuple[int, ...], output_size: Sequence[int] | None) -> tuple[tuple[int, ...], int, int]:
+        """Shape of the result, and between which of its axes the spatial ones lie."""
+        trailing = int(self.data_format == "channels_last")
+        wanted = None if output_size is None else as_plain(output_size)
+        if wanted is not None and not isinstance(wanted, tuple):
+            raise PoolingError(f"output_size={output_size!r}: give a tuple, one entry per spatial dimension")
+        n = len(shape) - 2
+        if isinstance(self.kernel_size, tuple):
+            n = len(self.kernel_size)
+        elif wanted is not None and (len(wanted) != len(shape) or len(shape) < 3):
+            n = len(wanted)
+        first = len(shape) - n - trailing
+        if n < 1 or first < 0:
+            raise PoolingError(
+                f"y has {len(shape)} dimensions, which does not go with {self!r}, output_size={output_size!r}"
+            )
+        if wanted is not None and len(wanted) == len(shape) > n:  # all of the shape, as PyTorch allows
+            wanted = wanted[first : first + n]
+        if wanted is not None:
+            if len(wanted) != n:
+                raise PoolingError(f"output_size={output_size!r} has {len(wanted)} entries: give {n} or {len(shape)}")
+            wanted = tuple(as_int("output_size", entry, output_size, least=1) for entry in wanted)
+        if self.kernel_size is None:
+            if wanted is None:
+                raise PoolingError("output_size=None: without a kernel_size, say how large the result shall be")
+        else:
+            default = self._default_size(shape[first : first + n])
+            if wanted is None:
+                wanted = tuple(size for size, _ in default)
+                if min(wanted) < 1:
+                    raise PoolingError(
+                        f"padding={self.padding!r} leaves a size of {wanted}: give less, or an output_size"
+                    )
+            for i, ((size, stride), entry) in enumerate(zip(default, wanted, strict=True)):
+                if not size - stride < entry < size + stride:
+                    raise PoolingError(
+                        f"output_size={output_size!r}: {entry} in dimension {i} is no size that {self!r} pools to "
+                        f"{shape[first + i]}; it must be from {max(size - stride + 1, 1)} to {size + stride - 1}"
+                    )
+        return (*shape[:first], *wanted, *shape[first + n :]), first, n
+
+    def forward(
+        self, y: Any, indices: Any, output_size: Sequence[int] | None = None, *, out: Array | None = None
+    ) -> tuple[Array, Unpooled]:
+        """Put the values of `y` where `indices` say.
+
+        Parameters
+        ----------
+        y
+            Array of this operator's layout.
+        indices
+            As max pooling returns them: integers of y's shape, flat within one spatial plane of the result; -1 is nowhere.
+        output_size
+            Spatial size of the result, or its whole shape, where several sizes pool to that of `y`.
+        out
+            Array to fill instead of a new one.
+
+        Returns
+        -------
+        x, saved
+            The unpooled array, of y's dtype, and what to hand to :meth:`backward`.
+        """
+        given = y
+        y = as_array("y", given)
+        shape, first, n = self._shape(y.shape, output_size)
+        cells, inner = math.prod(shape[first : first + n]), math.prod(shape[first + n :])
+        flat = as_indices("indices", indices, y.shape, cells).reshape(-1, math.prod(y.shape[first : first + n]), inner)
+        planes = np.arange(len(flat), dtype=np.int64)[:, None, None]
+        places = (planes * cells + flat) * inner + np.arange(inner, dtype=np.int64)
+        places[flat < 0] = -1
+        places = places.reshape(-1)
+        x = empty(shape, y.dtype) if out is None else check_out(out, shape, y.dtype, y, given, indices)
+        x.fill(0)
+        real = places >= 0
+        x.reshape(-1)[places[real]] = y.reshape(-1)[real]
+        return x, Unpooled(y.shape, shape, y.dtype, places)
+
+    def __call__(
+        self, y: Any, indices: Any, output_size: Sequence[int] | None = None, *, out: Array | None = None
+    ) -> Array:
+        """:meth:`forward` without what a backward pass would need."""
+        return self.forward(y, indices, output_size, out=out)[0]
+
+    def backward(self, dx: Any, saved: Unpooled, *, out: Array | None = None) -> Array:
+        """Gradient with respect to `y`, given the gradient `dx` with respect to the unpooled array."""
+        if not isinstance(saved, Unpooled):
+            kind = type(saved).__name__
+            raise PoolingError(
+                f"saved is of type {kind}: pass what this operator's forward returned as its second value"
+            )
+        if computed_in(saved.dtype).kind != "f":
+            raise DTypeError(f"y had dtype {saved.dtype}, which has no gradient: unpool y.astype(np.float32) to train")
+        given = dx
+        dx = as_array("dx", given)
+        if dx.shape != saved.x_shape:
+            raise PoolingError(f"dx has shape {dx.shape}, but the result of this forward pass has {saved.x_shape}")
+        if dx.dtype != saved.dtype:
+            raise DTypeError(f"dx has dtype {dx.dtype}, but y has {saved.dtype}: pass dx.astype(np.{saved.dtype})")
+        dy = empty(saved.y_shape, dx.dtype) if out is None else check_out(out, saved.y_shape, dx.dtype, dx, given)
+        if dx.size:
+            dy.reshape(-1)[...] = dx.reshape(-1)[saved.places]
+            dy.reshape(-1)[saved.places < 0] = 0
+        else:
+            dy.fill(0)
+        return dy
