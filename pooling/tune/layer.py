@@ -136,7 +136,7 @@ def facts(
     if direction not in DIRECTIONS:
         raise PoolingError(f"direction={direction!r}: it must be one of {', '.join(map(repr, DIRECTIONS))}")
     if isinstance(shape, str) or not isinstance(shape, Sequence):
-        raise PoolingError(f"shape={shape!r}: give the input's sizes, such as (64, 20, 24, 24)")
+        raise PoolingError(f"shape={shape!r}: give the input's shape, such as (64, 20, 24, 24)")
     sizes = tuple(as_int("shape", size, shape, least=0) for size in shape)
     element = computed_in(as_dtype(dtype)).newbyteorder("=")
     threads = get_num_threads() if threads is None else as_int("threads", threads, threads, least=1)
