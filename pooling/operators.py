@@ -154,7 +154,7 @@ class Operator:
         window, n = problem.window, problem.window.ndim
         first = len(shape) - n - self._trailing
         outer, inner = math.prod(shape[:first]), math.prod(shape[first + n :])
-        name = auto(problem, outer, inner, dtype, training) if self.backend == "auto" else self.backend
+        name = auto(problem, outer, inner, computed_in(dtype), training) if self.backend == "auto" else self.backend
         chosen = backend(name)
         reason = chosen.why_not(shape, dtype, problem)
         if reason is not None:

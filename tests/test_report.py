@@ -38,7 +38,7 @@ WORKLOADS = (
     Workload("small", "a network", (2, 3, 8, 8), 2),
     Workload("overlapping", "a network", (2, 3, 9, 9), 3, 2, op="avg"),
 )
-PICTURES = ("steps", "workloads", "sizes", "roofline", "threads", "kernels", "rule", "epochs", "accuracy")
+PICTURES = ("steps", "workloads", "sizes", "roofline", "threads", "kernels", "epochs", "accuracy")
 HASTE = Patience(0.01, 10, (1, 1))
 SUBJECT = of_backend(pooling.backend("simd"))
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import DTypeLike
 
-from pooling.backend import Describes, Problem
+from pooling.backend import Describes, Problem, as_dtype, as_problem, computed_in
 from pooling.errors import PoolingError
 from pooling.threads import get_num_threads
 from pooling.window import as_int
@@ -136,21 +136,15 @@ def facts(
     if direction not in DIRECTIONS:
         raise PoolingError(f"direction={direction!r}: it must be one of {', '.join(map(repr, DIRECTIONS))}")
     if isinstance(shape, str) or not isinstance(shape, Sequence):
-        raise PoolingError(f"shape={shape!r}: give the input's sizes, such as (64, 20, 24, 24)")
+        raise PoolingError(f"shape={shape!r}: give the input's shape, such as (64, 20, 24, 24)")
     sizes = tuple(as_int("shape", size, shape, least=0) for size in shape)
-    try:
-        element = np.dtype(dtype).newbyteorder("=")
-    except TypeError:
-        raise PoolingError(f"dtype={dtype!r}: NumPy knows no such dtype; try 'float32'") from None
+    element = computed_in(as_dtype(dtype)).newbyteorder("=")
     threads = get_num_threads() if threads is None else as_int("threads", threads, threads, least=1)
+    problem = as_problem(operator, sizes)
     if isinstance(operator, Problem):
-        problem = operator
         channels_last = _channels_last(sizes, problem)
     else:
-        try:
-            problem, channels_last = operator.problem(sizes), operator.data_format == "channels_last"
-        except AttributeError:
-            raise PoolingError(f"operator={operator!r}: pass an operator, such as pooling.MaxPool(2)") from None
+        channels_last = operator.data_format == "channels_last"
     n = problem.window.ndim
     first = len(sizes) - n - channels_last
     outer, inner = math.prod(sizes[:first]), math.prod(sizes[first + n :])
