@@ -89,7 +89,7 @@ def race(
     data_dir: Path | None,
 ) -> Path:
     """Train in turns, print what came of it, and keep it as JSON; the file's path."""
-    from bench.mnist.duel import disagreement, duel, peak_mb
+    from bench.mnist.duel import AGREED, agreement, duel, peak_mb
     from bench.mnist.framework import FORMS
 
     rungs = list(LADDER) if rungs == ["all"] else rungs or [FASTEST]
@@ -109,18 +109,20 @@ def race(
         for one in found:
             one.peak_mb = round(peak_mb(one.name, settings, str(data_dir) if data_dir else None), 1)
     rival = min((c for c in found if c.name in FORMS[:2]), key=lambda c: c.steps_ms[0])
-    table = Table("who", "step, ms", "epoch, s", f"of {rival.name}'s", "losses differ", "test accuracy", "peak, MB")
+    table = Table("who", "step, ms", "epoch, s", f"of {rival.name}'s", "test accuracy", "peak, MB")
     for c in found:
         table.add_row(
             c.name,
             f"{c.steps_ms[0]:.2f} ({c.steps_ms[1]:.2f} to {c.steps_ms[2]:.2f})",
             f"{c.epoch_s:.2f}",
             f"{c.steps_ms[0] / rival.steps_ms[0]:.2f}",
-            f"{disagreement(c.losses, rival.losses):.1e}",
             f"{c.accuracy:.2%}" if c.accuracy is not None else "",
             "" if c.peak_mb is None else f"{c.peak_mb:.0f}",
         )
     console.print(table)
+    apart = agreement(settings, dataset, rungs, FORMS[:2])
+    for pair, difference in apart.items():
+        console.print(f"Losses of {pair}: at most {difference:.1e} apart in {AGREED} gentle steps.", highlight=False)
     profile = Table("who", "layer", "forward, ms", "backward, ms")
     for c in found:
         by = {(layer, direction): 1e3 * s for layer, direction, s in c.layers}
@@ -135,6 +137,7 @@ def race(
         "machine": asdict(machine()),
         "versions": versions(),
         "blas": kernels(),
+        "agreement": apart,
         "contestants": [asdict(c) for c in found],
     }
     write_atomically(path, json.dumps(kept) + "\n")

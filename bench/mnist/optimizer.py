@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.mnist.networks import ALIGNED, Network
+from pooling.threads import split
 
 Array = NDArray[Any]
 
@@ -71,8 +72,11 @@ class SGD:
         def range_of(start: int, stop: int, decay: float) -> None:
             descend(self.w, self.v, flat, rows, start, stop, self.rate, self.momentum, decay)
 
-        if not self.decay:  # on this thread: to wake another takes as long as its half would
-            range_of(0, len(self.w), 0.0)
+        # Alone on this thread it takes no longer, but helpers that slept through it woke late: a step of `question` took 2.2 or
+        # 4.6 ms, and 2.1 with this.
+        if not self.decay:
+            blocks = len(self.w) // ALIGNED
+            split(lambda i, j: range_of(i * ALIGNED, j * ALIGNED, 0.0), blocks, (4 + rows) * self.w.nbytes)
             return
         for i, w in enumerate(self._weights):
             range_of(self.starts[i], self.starts[i + 1], self.decay if w.ndim > 1 else 0.0)
