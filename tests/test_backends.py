@@ -200,7 +200,7 @@ def test_means_of_very_many(name: str) -> None:
 
 @pytest.mark.parametrize("window", [13, 31])
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
-@pytest.mark.parametrize("ties", ["first", "last"])
+@pytest.mark.parametrize("ties", TIES)
 def test_large_windows(window: int, data_format: Any, ties: Any) -> None:
     """The scan of `simd` against the slices: values that tie a lot, NaN among them, more taps than a byte counts."""
     rng = np.random.default_rng(window)

@@ -25,18 +25,17 @@ from typing import Any
 
 import numpy as np
 
-from pooling.axis import Axis
-from pooling.backend import Array, Backend, Kept, Pass, Problem
+from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem, Ties
 from pooling.jit import Kernel
 from pooling.memory import ALIGNMENT, empty
+from pooling.simd.channels import channels_to_planes, few_channels, lanes_of, planes_to_channels, with_channels
 from pooling.simd.program import Program, backward_program, forward_program
-from pooling.simd.schedule import bands, chain_pixels, first_reached, scan_vectors
+from pooling.simd.schedule import Plan, bands, chain_pixels, first_reached, scan_vectors, tap_offsets
 from pooling.taps import lowest, tap_dtype
 from pooling.threads import scratch, share
-from pooling.window import Window
 
-GATHERED = 9
-"""Windows over a cell up to which it asks each of them; beyond, they send their gradients."""
+SHARED: tuple[Ties, ...] = ("split", "all")
+"""Tie policies under which several cells may win."""
 
 CHUNKS = 4
 """Units of work wanted at least; where items are fewer, their channels are cut."""
@@ -64,15 +63,16 @@ class Job:
     elements: int
     tap_elements: int
 
-    def run(self, source: Array, target: Array, taps: Array | None) -> None:
+    def run(self, source: Array, target: Array, taps: Array | None, *more: Array) -> None:
         a, b = source.reshape(-1), target.reshape(-1)
         won = None if taps is None else taps.reshape(-1)
+        rest = (*(array.reshape(-1) for array in more), *self.given)
 
         def take(tickets: Array, grain: int, most: int, box: Array) -> None:
             v = scratch(self.elements * most, b.dtype, 0)
             t = None if won is None else scratch(self.tap_elements * most, won.dtype, 1)
             sizes = self.elements, self.tap_elements
-            self.kernel(box, tickets, self.units, grain, most, *sizes, v, t, a, b, won, *self.given)
+            self.kernel(box, tickets, self.units, grain, most, *sizes, v, t, a, b, won, *rest)
 
         share(take, self.units, max(a.nbytes, b.nbytes), helper())
 
@@ -83,13 +83,6 @@ def helper() -> Any:
     from pooling.simd.tickets import attend
 
     return attend.compiled()
-
-
-@cache
-def lanes_of(dtype: np.dtype[Any]) -> int:
-    from pooling.simd.vectors import lanes
-
-    return lanes(dtype)
 
 
 @lru_cache(maxsize=512)
@@ -105,7 +98,10 @@ def rows_job(problem: Problem, outer: int, dtype: np.dtype[Any], back: bool) -> 
     """Either pass over rows as they lie."""
     from pooling.simd.rowplan import backward_plan, forward_plan
 
-    plan = (backward_plan if back else forward_plan)(problem, outer, dtype)
+    return planned((backward_plan if back else forward_plan)(problem, outer, dtype))
+
+
+def planned(plan: Plan) -> Job:
     return Job(shared(plan.kernel), plan.given, plan.units, in_lines(plan.elements), in_lines(plan.tap_elements))
 
 
@@ -156,24 +152,24 @@ def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[
 
 @lru_cache(maxsize=512)
 def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
-    """Each output's gradient to the cell that won."""
+    """Each output's gradient to the cell that won, or to those that did."""
     if fits_rows(problem, inner, dtype):
         return rows_job(problem, outer, dtype, True)
-    from pooling.simd.gather import gather_channels
+    from pooling.simd.gatherplan import UNROLLED, gather_plan, most_over
     from pooling.simd.passes import scatter_channels, scatter_planes, spread_channels, spread_planes
     from pooling.simd.regions import scatter_regions, with_starts
     from pooling.simd.tiles import are_tiles, spread_tiles, tiles
 
     program = backward_program(problem, dtype)
     in_lanes, lanes = inner == 1, lanes_of(dtype)
+    if problem.ties in SHARED:
+        return planned(gather_plan(problem, outer, inner, dtype))
     if are_tiles(program.axes):
         visit = tiles(spread_tiles, program.axes, True, in_lanes)
         job = spread_planes if in_lanes else spread_channels
         return cut(job.over(visit=visit), program, outer, inner, dtype, 0, True)
-    most = [int(table[:, 2].max(initial=0)) for table in program.tables]
-    if not in_lanes and problem.window.slides and math.prod(most) <= GATHERED:
-        names = {f"MOST_{name}": max(n, 1) for name, n in zip("DHW", most, strict=True)}
-        return cut(gather_channels.over(**names), program, outer, inner, dtype, 0)
+    if not in_lanes and problem.window.slides and math.prod(most_over(program)) <= UNROLLED:
+        return planned(gather_plan(problem, outer, inner, dtype))
     given = forward_program(problem, dtype)
     offsets = tap_offsets(given) * (lanes if in_lanes else inner)
     if not problem.window.slides:
@@ -254,31 +250,18 @@ def shared(kernel: Kernel[..., None]) -> Any:
     return draw.over(body=kernel.apart()).compiled()
 
 
-def tap_offsets(program: Program) -> Array:
-    """By tap, how many cells after its window's start it lies."""
-    d, h, w = program.axes
-    offset = np.zeros((), np.int64)
-    for axis in (d, h, w):
-        offset = offset[..., None] * axis.size + np.arange(axis.kernel) * axis.step
-    return offset.reshape(-1)
-
-
-@lru_cache(maxsize=256)
-def with_channels(problem: Problem, channels: int) -> Problem:
-    """The same problem with the channels, fewer than lanes, as one more spatial axis: planes are then whole items."""
-    return replace(problem, window=Window((*problem.window.axes, Axis(size=channels, kernel=1))))
-
-
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     if x.dtype.kind == "b":
         x, y = x.view(np.uint8), y.view(np.uint8)
     taps = empty(*taps_like(problem, y.shape, y.dtype)) if training else None
     forward(x, problem, y, taps)
-    return () if taps is None else (taps,)
+    if taps is None:
+        return ()
+    return (taps, x, y) if problem.ties in SHARED else (taps,)
 
 
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-    backward(dy, kept[0], problem, dx)
+    backward(dy, kept[0], problem, dx, *kept[1:])
 
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
@@ -304,17 +287,18 @@ def forward(x: Array, problem: Problem, y: Array, taps: Array | None) -> None:
         fill_empty(problem, y, taps)
 
 
-def backward(dy: Array, taps: Array | None, problem: Problem, dx: Array) -> None:
-    """Run the op's backward pass."""
+def backward(dy: Array, taps: Array | None, problem: Problem, dx: Array, *tied: Array) -> None:
+    """Run the op's backward pass. `tied` are x and y where several cells may win."""
     if few_channels(dx.shape, dx.dtype):
         if problem.window.ndim == 3:
             result = empty((len(dx) * dx.shape[-1], *dx.shape[1:-1], 1), dx.dtype)
-            backward(channels_to_planes(dy), taps, problem, result)
+            backward(channels_to_planes(dy), taps, problem, result, *map(channels_to_planes, tied))
             planes_to_channels(result, dx)
             return
         problem, dx, dy = with_channels(problem, dx.shape[-1]), dx[..., None], dy[..., None]
+        tied = tuple(array[..., None] for array in tied)
     job = max_backward_job if problem.op == "max" else mean_backward_job
-    job(problem, len(dx), dx.shape[-1], dx.dtype).run(dy, dx, taps)
+    job(problem, len(dx), dx.shape[-1], dx.dtype).run(dy, dx, taps, *tied)
 
 
 @lru_cache(maxsize=256)
@@ -332,20 +316,6 @@ def fill_empty(problem: Problem, y: Array, taps: Array | None) -> None:
         if taps is not None:
             shaped = taps if taps.shape == y.shape else taps.reshape(len(taps), *problem.window.output_size, -1)
             shaped[(slice(None),) * (axis + 1) + (indices,)] = np.iinfo(taps.dtype).max
-
-
-def few_channels(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    """Whether there are channels, but fewer than lanes: they become one more spatial axis, and whole items the planes."""
-    return 1 < shape[-1] < lanes_of(dtype)
-
-
-def channels_to_planes(array: Array) -> Array:
-    """A copy with the channels as planes: for three spatial axes and few channels there is no fourth loop."""
-    return np.ascontiguousarray(np.moveaxis(array, -1, 1)).reshape(-1, *array.shape[1:-1], 1)
-
-
-def planes_to_channels(planes: Array, out: Array) -> None:
-    out[...] = np.moveaxis(planes.reshape(len(out), out.shape[-1], *out.shape[1:-1]), 1, -1)
 
 
 @lru_cache(maxsize=512)
@@ -393,6 +363,7 @@ BACKEND = Backend(
     name="simd",
     note="explicit vectors over planes or channels: one pass, one byte of switch per output",
     ops={"max": Pass(max_forward, max_backward, winning_taps), "avg": Pass(avg_forward, avg_backward)},
-    ties=("first", "last"),
+    ties=TIES,
     limits=limits,
+    keeps_x=SHARED,
 )

@@ -17,17 +17,20 @@ from pooling.simd.vectors import transpose_tile
 
 
 @kernel
-def turn_in(x: Any, start: int, n: int, step: int, last: int, pixels: Any, lanes: int) -> None:
-    """Bring `n` cells of `last` + 1 planes, `step` apart, into `pixels`, a lane per plane; further lanes repeat the last."""
+def turn_in(x: Any, start: int, n: int, step: int, last: int, pixels: Any, p: int, lanes: int) -> None:
+    """Bring `n` cells of `last` + 1 planes, `step` apart, into `pixels`, from element `p` on, a lane per plane.
+
+    Further lanes repeat the last.
+    """
     i = 0
     if n < lanes:
         for i in range(n):
             for lane in range(lanes):
-                pixels[i * lanes + lane] = x[start + i + min(lane, last) * step]
+                pixels[p + i * lanes + lane] = x[start + i + min(lane, last) * step]
         return
     while i < n:
         i = min(i, n - lanes)  # the last tile overlaps the one before it
-        transpose_tile(x, start + i, step, pixels, i * lanes, lanes, (last, lanes - 1))
+        transpose_tile(x, start + i, step, pixels, p + i * lanes, lanes, (last, lanes - 1))
         i += lanes
 
 

@@ -183,6 +183,27 @@ def beats(typing: Any, value: Any, best: Any, back: Any) -> Any:
 
 
 @intrinsic
+def ones(typing: Any, mask: Any, vector: Any) -> Any:
+    """1 where `mask`, else 0, in integers as wide as the elements of `vector`: to count with."""
+    result = VectorType(types.int64 if itemsize(vector.element) == 8 else types.int32, vector.count)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.zext(args[0], llvm_type(context, result))
+
+    return result(mask, vector), codegen
+
+
+@intrinsic
+def floats(typing: Any, integers: Any, vector: Any) -> Any:
+    """Counts as a vector like `vector`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.sitofp(args[0], llvm_type(context, vector))
+
+    return vector(integers, vector), codegen
+
+
+@intrinsic
 def any_lane(typing: Any, mask: Any) -> Any:
     """Whether `mask` is true anywhere."""
 
