@@ -10,10 +10,12 @@ gives up on these loops.
 Windows side by side are read at one go (`simd/tiles.py`), others axis by axis (`simd/axis.py`), so that a window costs its
 lengths added up, and a scan makes even that a constant. The forward pass remembers one byte per output, the tap that
 won. Backward, dx is written in order where windows lie side by side; where they overlap, each output adds its gradient to
-the cell that won (`simd/scatter.py`), in order, so that sums are the same at any thread count.
+the cell that won (`simd/scatter.py`), in order, so that sums are the same at any thread count. Under ties="split" and "all"
+every cell asks the outputs over it whether it equals their maximum (`simd/gather.py`). float16 is read as float32 and rounded
+when written, where the CPU has an instruction for that.
 
-Cost: forward reads x once and writes y and the taps; backward reads dy and the taps and writes dx. Nothing else leaves the
-cache.
+Cost: forward reads x once and writes y and the taps; backward reads dy and the taps, with several winners x and y too, and
+writes dx. Nothing else leaves the cache.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from pooling.memory import ALIGNMENT, empty
 from pooling.simd.channels import channels_to_planes, few_channels, lanes_of, planes_to_channels, with_channels
 from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.schedule import Plan, bands, chain_pixels, first_reached, scan_vectors, tap_offsets
-from pooling.taps import lowest, tap_dtype
+from pooling.taps import lowest, tap_dtype, wide
 from pooling.threads import scratch, share
 
 SHARED: tuple[Ties, ...] = ("split", "all")
@@ -64,12 +66,18 @@ class Job:
     tap_elements: int
 
     def run(self, source: Array, target: Array, taps: Array | None, *more: Array) -> None:
+        """Do it. `more` are arrays that the kernel takes after the taps."""
+        dtype = wide(target.dtype)
+        if target.dtype == np.float16:
+            from pooling.simd.vectors import HALF
+
+            source, target, more = source.view(HALF), target.view(HALF), tuple(array.view(HALF) for array in more)
         a, b = source.reshape(-1), target.reshape(-1)
         won = None if taps is None else taps.reshape(-1)
         rest = (*(array.reshape(-1) for array in more), *self.given)
 
         def take(tickets: Array, grain: int, most: int, box: Array) -> None:
-            v = scratch(self.elements * most, b.dtype, 0)
+            v = scratch(self.elements * most, dtype, 0)
             t = None if won is None else scratch(self.tap_elements * most, won.dtype, 1)
             sizes = self.elements, self.tap_elements
             self.kernel(box, tickets, self.units, grain, most, *sizes, v, t, a, b, won, *rest)
@@ -102,6 +110,7 @@ def rows_job(problem: Problem, outer: int, dtype: np.dtype[Any], back: bool) -> 
 
 
 def planned(plan: Plan) -> Job:
+    """The job of a kernel that comes with all it needs."""
     return Job(shared(plan.kernel), plan.given, plan.units, in_lines(plan.elements), in_lines(plan.tap_elements))
 
 
@@ -168,7 +177,8 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
         visit = tiles(spread_tiles, program.axes, True, in_lanes)
         job = spread_planes if in_lanes else spread_channels
         return cut(job.over(visit=visit), program, outer, inner, dtype, 0, True)
-    if not in_lanes and problem.window.slides and math.prod(most_over(program)) <= UNROLLED:
+    few = not in_lanes and problem.window.slides and math.prod(most_over(program)) <= UNROLLED
+    if few or dtype == np.float16:  # whose numbers scalar code can't add
         return planned(gather_plan(problem, outer, inner, dtype))
     given = forward_program(problem, dtype)
     offsets = tap_offsets(given) * (lanes if in_lanes else inner)
@@ -224,7 +234,7 @@ def cut(
     def moved(cells: int, results: int) -> int:
         return 0 if inner == 1 else max(cells * program.slab, results * program.out_slab) * inner
 
-    rows = bands(program, lambda c, r: max(elements(c, r), moved(c, r)) * dtype.itemsize, whole_strides)
+    rows = bands(program, lambda c, r: max(elements(c, r), moved(c, r)) * wide(dtype).itemsize, whole_strides)
     # What cells reach may be wider than the band itself; a scatter needs room for all of it.
     most = max(
         elements(high - low, stop - first) + max(reach_high - reach_low - stop + first, 0) * program.out_slab * lanes
@@ -351,9 +361,16 @@ def winning_taps(kept: Kept, problem: Problem, y: Array) -> Array:
     return in_planes[: len(y)].reshape(y.shape)
 
 
+@cache
+def converts_halves() -> bool:
+    from pooling.simd.vectors import converts_halves
+
+    return converts_halves()
+
+
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
-    if dtype == np.float16:
-        return "it has no float16 vectors"
+    if dtype == np.float16 and not converts_halves():
+        return "this CPU has no instructions that convert float16"
     if problem.window.ndim > 3:
         return f"its loops are written out for up to 3 spatial dimensions, not {problem.window.ndim}"
     return None

@@ -1,4 +1,4 @@
-"""Channels fewer than lanes: in channels_last, they are no vector, and so become one more spatial axis, or planes."""
+"""Channels fewer than lanes, in channels_last: no vector, they become one more spatial axis, or planes."""
 
 from __future__ import annotations
 

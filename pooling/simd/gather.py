@@ -21,12 +21,12 @@ from pooling.jit import kernel
 from pooling.simd.box import band_box
 from pooling.simd.planes import turn_in, turn_out
 from pooling.simd.program import FIELDS, STEP, TABLE, TAP_STEP
-from pooling.simd.vectors import floats, load, load_like, ones, select, splat, store, width
+from pooling.simd.vectors import floats, load, load_like, ones, rounded, select, splat, store, width
 
 # Bound when a pass is made:
 MOST_D, MOST_H, MOST_W = 0, 0, 0  # outputs over a cell along each axis; 0: any number
 VECTOR = 0  # whether a pixel is one vector
-SLIDES = 1  # whether taps follow from one another; or 0: they are looked up
+HALVES = 0  # whether dx is float16: sums are rounded with each addition, as in all backends
 
 
 @kernel
@@ -56,7 +56,8 @@ def share_band(
                             for k in range(g[w_row + 2]):
                                 value = load(x, cell + i * d_step + j * h_step + k * w_step + c)
                                 count = count + ones(value == best, best)
-                    store(shares, s0 + o + c, load(dy, q + o + c) / floats(count, best))
+                    share = load(dy, q + o + c) / rounded(floats(count, best), HALVES)
+                    store(shares, s0 + o + c, rounded(share, HALVES))
                 o += pixel
 
 
@@ -82,12 +83,12 @@ def gather_cell(
                         gradient = load(dy, q + o)
                         winner = load_like(won, t + o, gradient)
                         number = tap + i * d_tap + j * h_tap + k * w_tap
-                        if not SLIDES:
+                        if taps is not None:
                             number = taps[d_at + i] + taps[h_at + j] + taps[w_at + k]
                         mine = winner == splat(number, winner)
                         if x is not None:
                             mine = mine | (value == load(y, y0 + o))
-                        total = select(mine, total + gradient, total)
+                        total = select(mine, rounded(total + gradient, HALVES), total)
         store(dx, p + c, total)
 
 
@@ -96,7 +97,10 @@ def gather_band(
     dy: Any, q: int, won: Any, t: int, x: Any, x0: int, y: Any, y0: int, dx: Any, p: int, inner: int, g: Any, taps: Any,
     box: Any,
 ) -> None:  # fmt: skip
-    """The cells in `box`; ``dy[q]`` is the first output there. `x` and `y` are None where only the kept tap wins."""
+    """The cells in `box`; ``dy[q]`` is the first output there.
+
+    `x` and `y` are None where only the kept tap wins, `taps` where the taps of the outputs over a cell follow from one another.
+    """
     pixel = width(load(dy, 0)) if VECTOR else inner
     w_by, h_by, d_by = pixel, box[11] * pixel, box[10] * box[11] * pixel
     d_step, h_step, w_step = g[STEP] * d_by, g[FIELDS + STEP] * h_by, g[2 * FIELDS + STEP] * w_by
@@ -115,7 +119,9 @@ def gather_band(
                 o = row + (g[w_row] - box[8]) * w_by
                 tap = first + g[w_row + np.uintp(1)]
                 n_w = g[w_row + two]
-                d_at, h_at, w_at = taps[3] + d * taps[0], taps[4] + h * taps[1], taps[5] + w * taps[2]
+                d_at, h_at, w_at = 0, 0, 0
+                if taps is not None:
+                    d_at, h_at, w_at = taps[3] + d * taps[0], taps[4] + h * taps[1], taps[5] + w * taps[2]
                 gather_cell(
                     dy, q + o, won, t + o, x, x0 + at, y, y0 + o, d_step, h_step, w_step, dx, p + at, pixel, n_d, n_h, n_w,
                     tap, d_tap, h_tap, w_tap, taps, d_at, h_at, w_at,

@@ -14,6 +14,7 @@ from pooling.simd.gather import gather_channels, gather_planes
 from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.schedule import Plan, bands
 from pooling.simd.vectors import lanes
+from pooling.taps import wide
 
 UNROLLED = 9
 """Windows over a cell up to which it asks each of them in unrolled loops."""
@@ -32,7 +33,7 @@ def gather_plan(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
     in_lanes, most = inner == 1, most_over(program)
     # Where many may win one kernel does for all windows: its own for each took 0.8 of the time, but seconds to compile.
     unrolled = not tied and problem.window.slides and math.prod(most) <= UNROLLED
-    names = {"VECTOR": int(in_lanes), "SLIDES": int(unrolled)}
+    names = {"VECTOR": int(in_lanes), "HALVES": int(dtype == np.float16)}
     if unrolled:
         names |= {f"MOST_{name}": max(n, 1) for name, n in zip("DHW", most, strict=True)}
     pixel = lanes(dtype) if in_lanes else inner
@@ -48,14 +49,14 @@ def gather_plan(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
         """About as many elements have to be near at hand."""
         return (outputs * program.slab + cells * program.out_slab) * pixel * (2 if tied else 1)
 
-    rows = bands(program, lambda outputs, cells: moved(outputs, cells) * dtype.itemsize)
+    rows = bands(program, lambda outputs, cells: moved(outputs, cells) * wide(dtype).itemsize)
     room = max(elements(high - low, stop - first, end - start) for first, stop, low, high, start, end in rows.tolist())
     units = (-(-outer // pixel) if in_lanes else outer) * len(rows)
     given = (
         outer if in_lanes else inner,
         program.g,
         forward_program(problem, dtype).g if split else None,
-        np.zeros(6, np.int64) if unrolled else asked_taps(program, most),
+        None if unrolled else asked_taps(program, most),
         rows,
         program.where,
     )

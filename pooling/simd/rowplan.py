@@ -39,7 +39,7 @@ BAND = 3 << 13
 
 def rows_fit(problem: Problem, dtype: np.dtype[Any]) -> bool:
     """Whether rows are long enough, and windows small enough, for both passes."""
-    if not problem.window.slides or problem.ties in ("split", "all"):
+    if not problem.window.slides or problem.ties in ("split", "all") or dtype == np.float16:
         return False
     program = forward_program(problem, dtype)
     w = program.axes[2]
