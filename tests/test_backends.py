@@ -200,7 +200,7 @@ def test_means_of_very_many(name: str) -> None:
 
 @pytest.mark.parametrize("window", [13, 31])
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
-@pytest.mark.parametrize("ties", ["first", "last"])
+@pytest.mark.parametrize("ties", TIES)
 def test_large_windows(window: int, data_format: Any, ties: Any) -> None:
     """The scan of `simd` against the slices: values that tie a lot, NaN among them, more taps than a byte counts."""
     rng = np.random.default_rng(window)
@@ -216,3 +216,32 @@ def test_large_windows(window: int, data_format: Any, ties: Any) -> None:
         results.append((y, pool.backward(gradient_for(y), saved)))
     assert same_bits(results[0][0], results[1][0])
     assert same_bits(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("ties", ["first", "split"])
+@pytest.mark.parametrize(("layout", "window"), [("3d-last", "k3s2ceil"), ("2d-few-last", "k3s1p1")])
+def test_halves_in_vectors(layout: str, window: str, ties: Any) -> None:
+    """`simd` computes float16 in float32; where windows overlap, sums are rounded after each addition all the same."""
+    for data in ("nan", "ties"):
+        case = Case(window, layout, "float16", data)
+        pool = case.max_pool("simd", ties)
+        reason = refusal("simd", case, pool)
+        if reason is not None:
+            assert "convert float16" in reason
+            return
+        y, dx = expected_maxima(case, ties)
+        got, saved = pool.forward(case.input())
+        assert same_bits(got, y)
+        assert dx is not None
+        assert same_bits(pool.backward(gradient_for(y), saved), dx)
+
+
+def test_every_half_comes_through_vectors() -> None:
+    y = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(1, 256, 256, 1).repeat(19, axis=3)
+    x = y.repeat(2, axis=1).repeat(2, axis=2)
+    pool = pooling.MaxPool(2, data_format="channels_last", backend="simd")
+    reason = pooling.backend("simd").why_not(x.shape, x.dtype, pool)
+    if reason is None:
+        assert same_bits(pool(x), y)
+    else:
+        assert "convert float16" in reason

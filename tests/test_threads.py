@@ -69,6 +69,28 @@ def test_the_same_bits_with_any_number_of_threads(name: str, data_format: Any, b
             assert same_bits(pool.backward(gradient_for(y), saved), dx)
 
 
+@pytest.mark.parametrize("ties", ["split", "all"])
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_shares_have_the_same_bits_with_any_number_of_threads(data_format: Any, ties: Any) -> None:
+    """Bands share the outputs between them: each works out what they pay."""
+    rng = np.random.default_rng(0)
+    x = np.round(rng.standard_normal((2, 20, 131, 97)) * 2).astype(np.float32)
+    x[rng.random(x.shape) < 0.001] = np.nan
+    if data_format == "channels_last":
+        x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    exact, pool = (
+        pooling.MaxPool(3, 2, 1, ties=ties, data_format=data_format, backend=name)
+        for name in ("strided_slices", "simd")
+    )
+    y, saved = exact.forward(x)
+    dx = exact.backward(gradient_for(y), saved)
+    for n in COUNTS:
+        pooling.set_num_threads(n)
+        got, saved = pool.forward(x)
+        assert same_bits(got, y)
+        assert same_bits(pool.backward(gradient_for(y), saved), dx)
+
+
 @pytest.mark.parametrize("name", ["strided_slices", "numba_loops", "simd"])
 def test_means_have_the_same_bits_with_any_number_of_threads(name: str) -> None:
     x = np.random.default_rng(0).standard_normal((7, 20, 80, 60)).astype(np.float32)

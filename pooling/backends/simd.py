@@ -10,10 +10,12 @@ gives up on these loops.
 Windows side by side are read at one go (`simd/tiles.py`), others axis by axis (`simd/axis.py`), so that a window costs its
 lengths added up, and a scan makes even that a constant. The forward pass remembers one byte per output, the tap that
 won. Backward, dx is written in order where windows lie side by side; where they overlap, each output adds its gradient to
-the cell that won (`simd/scatter.py`), in order, so that sums are the same at any thread count.
+the cell that won (`simd/scatter.py`), in order, so that sums are the same at any thread count. Under ties="split" and "all"
+every cell asks the outputs over it whether it equals their maximum (`simd/gather.py`). float16 is read as float32 and rounded
+when written, where the CPU has an instruction for that.
 
-Cost: forward reads x once and writes y and the taps; backward reads dy and the taps and writes dx. Nothing else leaves the
-cache.
+Cost: forward reads x once and writes y and the taps; backward reads dy and the taps, with several winners x and y too, and
+writes dx. Nothing else leaves the cache.
 """
 
 from __future__ import annotations
@@ -25,18 +27,17 @@ from typing import Any
 
 import numpy as np
 
-from pooling.axis import Axis
-from pooling.backend import Array, Backend, Kept, Pass, Problem
+from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem, Ties
 from pooling.jit import Kernel
 from pooling.memory import ALIGNMENT, empty
+from pooling.simd.channels import channels_to_planes, few_channels, lanes_of, planes_to_channels, with_channels
 from pooling.simd.program import Program, backward_program, forward_program
-from pooling.simd.schedule import bands, chain_pixels, first_reached, scan_vectors
-from pooling.taps import lowest, tap_dtype
+from pooling.simd.schedule import Plan, bands, chain_pixels, first_reached, scan_vectors, tap_offsets
+from pooling.taps import lowest, tap_dtype, wide
 from pooling.threads import scratch, share
-from pooling.window import Window
 
-GATHERED = 9
-"""Windows over a cell up to which it asks each of them; beyond, they send their gradients."""
+SHARED: tuple[Ties, ...] = ("split", "all")
+"""Tie policies under which several cells may win."""
 
 CHUNKS = 4
 """Units of work wanted at least; where items are fewer, their channels are cut."""
@@ -64,15 +65,22 @@ class Job:
     elements: int
     tap_elements: int
 
-    def run(self, source: Array, target: Array, taps: Array | None) -> None:
+    def run(self, source: Array, target: Array, taps: Array | None, *more: Array) -> None:
+        """Do it. `more` are arrays that the kernel takes after the taps."""
+        dtype = wide(target.dtype)
+        if target.dtype == np.float16:
+            from pooling.simd.vectors import HALF
+
+            source, target, more = source.view(HALF), target.view(HALF), tuple(array.view(HALF) for array in more)
         a, b = source.reshape(-1), target.reshape(-1)
         won = None if taps is None else taps.reshape(-1)
+        rest = (*(array.reshape(-1) for array in more), *self.given)
 
         def take(tickets: Array, grain: int, most: int, box: Array) -> None:
-            v = scratch(self.elements * most, b.dtype, 0)
+            v = scratch(self.elements * most, dtype, 0)
             t = None if won is None else scratch(self.tap_elements * most, won.dtype, 1)
             sizes = self.elements, self.tap_elements
-            self.kernel(box, tickets, self.units, grain, most, *sizes, v, t, a, b, won, *self.given)
+            self.kernel(box, tickets, self.units, grain, most, *sizes, v, t, a, b, won, *rest)
 
         share(take, self.units, max(a.nbytes, b.nbytes), helper())
 
@@ -83,13 +91,6 @@ def helper() -> Any:
     from pooling.simd.tickets import attend
 
     return attend.compiled()
-
-
-@cache
-def lanes_of(dtype: np.dtype[Any]) -> int:
-    from pooling.simd.vectors import lanes
-
-    return lanes(dtype)
 
 
 @lru_cache(maxsize=512)
@@ -105,7 +106,11 @@ def rows_job(problem: Problem, outer: int, dtype: np.dtype[Any], back: bool) -> 
     """Either pass over rows as they lie."""
     from pooling.simd.rowplan import backward_plan, forward_plan
 
-    plan = (backward_plan if back else forward_plan)(problem, outer, dtype)
+    return planned((backward_plan if back else forward_plan)(problem, outer, dtype))
+
+
+def planned(plan: Plan) -> Job:
+    """The job of a kernel that comes with all it needs."""
     return Job(shared(plan.kernel), plan.given, plan.units, in_lines(plan.elements), in_lines(plan.tap_elements))
 
 
@@ -156,24 +161,25 @@ def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[
 
 @lru_cache(maxsize=512)
 def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
-    """Each output's gradient to the cell that won."""
+    """Each output's gradient to the cell that won, or to those that did."""
     if fits_rows(problem, inner, dtype):
         return rows_job(problem, outer, dtype, True)
-    from pooling.simd.gather import gather_channels
+    from pooling.simd.gatherplan import UNROLLED, gather_plan, most_over
     from pooling.simd.passes import scatter_channels, scatter_planes, spread_channels, spread_planes
     from pooling.simd.regions import scatter_regions, with_starts
     from pooling.simd.tiles import are_tiles, spread_tiles, tiles
 
     program = backward_program(problem, dtype)
     in_lanes, lanes = inner == 1, lanes_of(dtype)
+    if problem.ties in SHARED:
+        return planned(gather_plan(problem, outer, inner, dtype))
     if are_tiles(program.axes):
         visit = tiles(spread_tiles, program.axes, True, in_lanes)
         job = spread_planes if in_lanes else spread_channels
         return cut(job.over(visit=visit), program, outer, inner, dtype, 0, True)
-    most = [int(table[:, 2].max(initial=0)) for table in program.tables]
-    if not in_lanes and problem.window.slides and math.prod(most) <= GATHERED:
-        names = {f"MOST_{name}": max(n, 1) for name, n in zip("DHW", most, strict=True)}
-        return cut(gather_channels.over(**names), program, outer, inner, dtype, 0)
+    few = not in_lanes and problem.window.slides and math.prod(most_over(program)) <= UNROLLED
+    if few or dtype == np.float16:  # whose numbers scalar code can't add
+        return planned(gather_plan(problem, outer, inner, dtype))
     given = forward_program(problem, dtype)
     offsets = tap_offsets(given) * (lanes if in_lanes else inner)
     if not problem.window.slides:
@@ -228,7 +234,7 @@ def cut(
     def moved(cells: int, results: int) -> int:
         return 0 if inner == 1 else max(cells * program.slab, results * program.out_slab) * inner
 
-    rows = bands(program, lambda c, r: max(elements(c, r), moved(c, r)) * dtype.itemsize, whole_strides)
+    rows = bands(program, lambda c, r: max(elements(c, r), moved(c, r)) * wide(dtype).itemsize, whole_strides)
     # What cells reach may be wider than the band itself; a scatter needs room for all of it.
     most = max(
         elements(high - low, stop - first) + max(reach_high - reach_low - stop + first, 0) * program.out_slab * lanes
@@ -254,31 +260,18 @@ def shared(kernel: Kernel[..., None]) -> Any:
     return draw.over(body=kernel.apart()).compiled()
 
 
-def tap_offsets(program: Program) -> Array:
-    """By tap, how many cells after its window's start it lies."""
-    d, h, w = program.axes
-    offset = np.zeros((), np.int64)
-    for axis in (d, h, w):
-        offset = offset[..., None] * axis.size + np.arange(axis.kernel) * axis.step
-    return offset.reshape(-1)
-
-
-@lru_cache(maxsize=256)
-def with_channels(problem: Problem, channels: int) -> Problem:
-    """The same problem with the channels, fewer than lanes, as one more spatial axis: planes are then whole items."""
-    return replace(problem, window=Window((*problem.window.axes, Axis(size=channels, kernel=1))))
-
-
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     if x.dtype.kind == "b":
         x, y = x.view(np.uint8), y.view(np.uint8)
     taps = empty(*taps_like(problem, y.shape, y.dtype)) if training else None
     forward(x, problem, y, taps)
-    return () if taps is None else (taps,)
+    if taps is None:
+        return ()
+    return (taps, x, y) if problem.ties in SHARED else (taps,)
 
 
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-    backward(dy, kept[0], problem, dx)
+    backward(dy, kept[0], problem, dx, *kept[1:])
 
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
@@ -304,17 +297,18 @@ def forward(x: Array, problem: Problem, y: Array, taps: Array | None) -> None:
         fill_empty(problem, y, taps)
 
 
-def backward(dy: Array, taps: Array | None, problem: Problem, dx: Array) -> None:
-    """Run the op's backward pass."""
+def backward(dy: Array, taps: Array | None, problem: Problem, dx: Array, *tied: Array) -> None:
+    """Run the op's backward pass. `tied` are x and y where several cells may win."""
     if few_channels(dx.shape, dx.dtype):
         if problem.window.ndim == 3:
             result = empty((len(dx) * dx.shape[-1], *dx.shape[1:-1], 1), dx.dtype)
-            backward(channels_to_planes(dy), taps, problem, result)
+            backward(channels_to_planes(dy), taps, problem, result, *map(channels_to_planes, tied))
             planes_to_channels(result, dx)
             return
         problem, dx, dy = with_channels(problem, dx.shape[-1]), dx[..., None], dy[..., None]
+        tied = tuple(array[..., None] for array in tied)
     job = max_backward_job if problem.op == "max" else mean_backward_job
-    job(problem, len(dx), dx.shape[-1], dx.dtype).run(dy, dx, taps)
+    job(problem, len(dx), dx.shape[-1], dx.dtype).run(dy, dx, taps, *tied)
 
 
 @lru_cache(maxsize=256)
@@ -332,20 +326,6 @@ def fill_empty(problem: Problem, y: Array, taps: Array | None) -> None:
         if taps is not None:
             shaped = taps if taps.shape == y.shape else taps.reshape(len(taps), *problem.window.output_size, -1)
             shaped[(slice(None),) * (axis + 1) + (indices,)] = np.iinfo(taps.dtype).max
-
-
-def few_channels(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    """Whether there are channels, but fewer than lanes: they become one more spatial axis, and whole items the planes."""
-    return 1 < shape[-1] < lanes_of(dtype)
-
-
-def channels_to_planes(array: Array) -> Array:
-    """A copy with the channels as planes: for three spatial axes and few channels there is no fourth loop."""
-    return np.ascontiguousarray(np.moveaxis(array, -1, 1)).reshape(-1, *array.shape[1:-1], 1)
-
-
-def planes_to_channels(planes: Array, out: Array) -> None:
-    out[...] = np.moveaxis(planes.reshape(len(out), out.shape[-1], *out.shape[1:-1]), 1, -1)
 
 
 @lru_cache(maxsize=512)
@@ -381,9 +361,16 @@ def winning_taps(kept: Kept, problem: Problem, y: Array) -> Array:
     return in_planes[: len(y)].reshape(y.shape)
 
 
+@cache
+def converts_halves() -> bool:
+    from pooling.simd.vectors import converts_halves
+
+    return converts_halves()
+
+
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
-    if dtype == np.float16:
-        return "it has no float16 vectors"
+    if dtype == np.float16 and not converts_halves():
+        return "this CPU has no instructions that convert float16"
     if problem.window.ndim > 3:
         return f"its loops are written out for up to 3 spatial dimensions, not {problem.window.ndim}"
     return None
@@ -393,7 +380,8 @@ BACKEND = Backend(
     name="simd",
     note="explicit vectors over planes or channels: one pass, one byte of switch per output",
     ops={"max": Pass(max_forward, max_backward, winning_taps), "avg": Pass(avg_forward, avg_backward)},
-    ties=("first", "last"),
+    ties=TIES,
     limits=limits,
+    keeps_x=SHARED,
     compiled=True,
 )

@@ -1,7 +1,14 @@
-"""Max backward in channels_last where windows overlap: every cell asks the outputs over it whether it won.
+"""Max backward where every cell asks the outputs over it whether it won, and adds up what they pay.
 
-That is a comparison per window over a cell, a vector of channels at a time, and dx is written once, in order; `scatter.py` takes
+That is a comparison per window over a cell, a vector of cells at a time, and dx is written once, in order; `scatter.py` takes
 an addition per output and channel, one by one, for any window. Sums run over the outputs in order, in both.
+
+A cell wins if its tap is the one that the forward pass kept. Where all tied cells are paid it also wins if it equals the
+maximum: then a tap tells apart only NaNs, which equal nothing, and of which the first takes the gradient. What an output
+pays to each of several, its share, is worked out before anybody asks.
+
+Bands that meet both work out the shares of the outputs that they both ask. In planes turned into lanes, x, y, dy and dx of a
+band are in the cache at a time, where with one winner per output it is dy and dx.
 """
 
 from __future__ import annotations
@@ -12,82 +19,168 @@ import numpy as np
 
 from pooling.jit import kernel
 from pooling.simd.box import band_box
-from pooling.simd.program import FIELDS, SIZE, STEP, TABLE, TAP_STEP
-from pooling.simd.vectors import load, load_like, select, splat, store, width
+from pooling.simd.planes import turn_in, turn_out
+from pooling.simd.program import FIELDS, STEP, TABLE, TAP_STEP
+from pooling.simd.vectors import floats, load, load_like, ones, rounded, select, splat, store, width
 
 # Bound when a pass is made:
-MOST_D, MOST_H, MOST_W = 1, 1, 1  # outputs over a cell along each axis
+MOST_D, MOST_H, MOST_W = 0, 0, 0  # outputs over a cell along each axis; 0: any number
+VECTOR = 0  # whether a pixel is one vector
+HALVES = 0  # whether dx is float16: sums are rounded with each addition, as in all backends
+
+
+@kernel
+def share_band(
+    dy: Any, q: int, x: Any, x0: int, y: Any, y0: int, shares: Any, s0: int, inner: int, g: Any, box: Any
+) -> None:
+    """What each output in `box` pays to each of its winners. Here `g` is the forward program."""
+    lanes = width(load(x, 0))
+    pixel = lanes if VECTOR else inner
+    d_by, h_by = box[10] * box[11] * pixel, box[11] * pixel
+    d_step, h_step, w_step = g[STEP] * d_by, g[FIELDS + STEP] * h_by, g[2 * FIELDS + STEP] * pixel
+    o = 0
+    for d in range(box[0], box[1]):
+        d_row = g[TABLE] + 3 * d
+        for h in range(box[2], box[3]):
+            h_row = g[FIELDS + TABLE] + 3 * h
+            row = x0 + (g[d_row] - box[6]) * d_by + (g[h_row] - box[7]) * h_by - box[8] * pixel
+            for w in range(box[4], box[5]):
+                w_row = g[2 * FIELDS + TABLE] + 3 * w
+                cell = row + g[w_row] * pixel
+                for c0 in range(0, pixel, lanes):
+                    c = 0 if VECTOR else min(c0, pixel - lanes)  # the last vector overlaps the one before it
+                    best = load(y, y0 + o + c)
+                    count = ones(best != best, best)  # a NaN is one winner, though it equals nothing
+                    for i in range(g[d_row + 2]):
+                        for j in range(g[h_row + 2]):
+                            for k in range(g[w_row + 2]):
+                                value = load(x, cell + i * d_step + j * h_step + k * w_step + c)
+                                count = count + ones(value == best, best)
+                    share = load(dy, q + o + c) / rounded(floats(count, best), HALVES)
+                    store(shares, s0 + o + c, rounded(share, HALVES))
+                o += pixel
 
 
 @kernel
 def gather_cell(
-    dy: Any, won: Any, at: int, d_by: int, h_by: int, w_by: int, dx: Any, p: int, inner: int, n_d: int, n_h: int, n_w: int,
-    tap: int, d_tap: int, h_tap: int, w_tap: int,
+    dy: Any, q: int, won: Any, t: int, x: Any, x0: int, y: Any, y0: int, d_by: int, h_by: int, w_by: int, dx: Any, p: int,
+    pixel: int, n_d: int, n_h: int, n_w: int, tap: int, d_tap: int, h_tap: int, w_tap: int, taps: Any, d_at: int, h_at: int,
+    w_at: int,
 ) -> None:  # fmt: skip
-    """All channels of a cell. ``dy[at]`` is the first output over it, the others are `d_by`, `h_by` and `w_by` apart."""
+    """All channels of a cell. ``dy[q]`` is the first output over it, the others are `d_by`, `h_by` and `w_by` apart."""
     zero = splat(0, load(dy, 0))
     lanes = width(zero)
-    for c0 in range(0, inner, lanes):
-        c = min(c0, inner - lanes)  # the last vector overlaps the one before it
+    for c0 in range(0, lanes if VECTOR else pixel, lanes):
+        c = 0 if VECTOR else min(c0, pixel - lanes)  # the last vector overlaps the one before it
         total = zero
-        for i in range(MOST_D):  # constants: what is not unrolled keeps its sum in memory
-            for j in range(MOST_H):
-                for k in range(MOST_W):
+        if x is not None:
+            value = load(x, x0 + c)
+        for i in range(MOST_D or n_d):  # constants where they are few: what is not unrolled keeps its sum in memory
+            for j in range(MOST_H or n_h):
+                for k in range(MOST_W or n_w):
                     if i < n_d and j < n_h and k < n_w:
-                        o = at + i * d_by + j * h_by + k * w_by + c
-                        gradient = load(dy, o)
-                        winner = load_like(won, o, gradient)
-                        mine = winner == splat(tap + i * d_tap + j * h_tap + k * w_tap, winner)
-                        total = select(mine, total + gradient, total)
+                        o = i * d_by + j * h_by + k * w_by + c
+                        gradient = load(dy, q + o)
+                        winner = load_like(won, t + o, gradient)
+                        number = tap + i * d_tap + j * h_tap + k * w_tap
+                        if taps is not None:
+                            number = taps[d_at + i] + taps[h_at + j] + taps[w_at + k]
+                        mine = winner == splat(number, winner)
+                        if x is not None:
+                            mine = mine | (value == load(y, y0 + o))
+                        total = select(mine, rounded(total + gradient, HALVES), total)
         store(dx, p + c, total)
 
 
 @kernel
-def gather_band(dy: Any, won: Any, q: int, dx: Any, p: int, inner: int, g: Any, box: Any) -> None:
-    """The cells in `box`; ``dy[q]`` is the item's first output."""
-    h_size, w_size = g[FIELDS + SIZE], g[2 * FIELDS + SIZE]
-    w_by, h_by = g[2 * FIELDS + STEP] * inner, g[FIELDS + STEP] * w_size * inner
-    d_by = g[STEP] * h_size * w_size * inner
+def gather_band(
+    dy: Any, q: int, won: Any, t: int, x: Any, x0: int, y: Any, y0: int, dx: Any, p: int, inner: int, g: Any, taps: Any,
+    box: Any,
+) -> None:  # fmt: skip
+    """The cells in `box`; ``dy[q]`` is the first output there.
+
+    `x` and `y` are None where only the kept tap wins, `taps` where the taps of the outputs over a cell follow from one another.
+    """
+    pixel = width(load(dy, 0)) if VECTOR else inner
+    w_by, h_by, d_by = pixel, box[11] * pixel, box[10] * box[11] * pixel
+    d_step, h_step, w_step = g[STEP] * d_by, g[FIELDS + STEP] * h_by, g[2 * FIELDS + STEP] * w_by
     d_tap, h_tap, w_tap = g[TAP_STEP], g[FIELDS + TAP_STEP], g[2 * FIELDS + TAP_STEP]
     two = np.uintp(2)
+    at = 0
     for d in range(box[0], box[1]):
         d_row = np.uintp(g[TABLE] + 3 * d)
         for h in range(box[2], box[3]):
             h_row = np.uintp(g[FIELDS + TABLE] + 3 * h)
-            row = g[d_row] * h_size + g[h_row]
+            row = (g[d_row] - box[6]) * d_by + (g[h_row] - box[7]) * h_by
             first = g[d_row + np.uintp(1)] + g[h_row + np.uintp(1)]
             n_d, n_h = g[d_row + two], g[h_row + two]
             for w in range(box[4], box[5]):
                 w_row = np.uintp(g[2 * FIELDS + TABLE] + 3 * w)
-                at = q + (row * w_size + g[w_row]) * inner
+                o = row + (g[w_row] - box[8]) * w_by
                 tap = first + g[w_row + np.uintp(1)]
                 n_w = g[w_row + two]
+                d_at, h_at, w_at = 0, 0, 0
+                if taps is not None:
+                    d_at, h_at, w_at = taps[3] + d * taps[0], taps[4] + h * taps[1], taps[5] + w * taps[2]
                 gather_cell(
-                    dy, won, at, d_by, h_by, w_by, dx, p, inner, n_d, n_h, n_w, tap, d_tap, h_tap, w_tap
+                    dy, q + o, won, t + o, x, x0 + at, y, y0 + o, d_step, h_step, w_step, dx, p + at, pixel, n_d, n_h, n_w,
+                    tap, d_tap, h_tap, w_tap, taps, d_at, h_at, w_at,
                 )  # fmt: skip
-                p += inner
+                at += pixel
 
 
 @kernel
 def gather_channels(
-    start: int,
-    stop: int,
-    dy: Any,
-    dx: Any,
-    won: Any,
-    inner: int,
-    g: Any,
-    factors: Any,
-    bands: Any,
-    where: Any,
-    v: Any,
-    t: Any,
-) -> None:
-    """Bands of items."""
-    axis, _, slab, outputs, cells = where  # the results are cells here
+    start: int, stop: int, dy: Any, dx: Any, won: Any, x: Any, y: Any, inner: int, g: Any, reads: Any, taps: Any, bands: Any,
+    where: Any, v: Any, t: Any,
+) -> None:  # fmt: skip
+    """Bands of items. `reads` is the forward program where gradients are shared, else None."""
+    axis, out_slab, slab, outputs, cells = where  # the results are cells here
     for unit in range(start, stop):
         item, b = unit // len(bands), unit % len(bands)
         first, end, low, high = bands[b, 0], bands[b, 1], bands[b, 2], bands[b, 3]
         box = band_box(g, axis, first, end, low, high)
         p = (item * cells + first * slab) * inner
-        gather_band(dy, won, item * outputs * inner, dx, p, inner, g, box)
+        q = (item * outputs + low * out_slab) * inner
+        if reads is None:
+            gather_band(dy, q, won, q, x, p, y, q, dx, p, inner, g, taps, box)
+        else:
+            reach_low, reach_high = bands[b, 4], bands[b, 5]
+            read = band_box(reads, axis, low, high, reach_low, reach_high)
+            share_band(dy, q, x, (item * cells + reach_low * slab) * inner, y, q, v, 0, inner, reads, read)
+            gather_band(v, 0, won, q, x, p, y, q, dx, p, inner, g, taps, box)
+
+
+@kernel
+def gather_planes(
+    start: int, stop: int, dy: Any, dx: Any, won: Any, x: Any, y: Any, planes: int, g: Any, reads: Any, taps: Any, bands: Any,
+    where: Any, v: Any, t: Any,
+) -> None:  # fmt: skip
+    """Bands of planes turned into lanes: dy, y, x, and dx, one after the other in `v`."""
+    axis, out_slab, slab, outputs, cells = where  # the results are cells here
+    lanes = width(load(v, 0))
+    for unit in range(start, stop):
+        b = unit % len(bands)
+        first, end, low, high = bands[b, 0], bands[b, 1], bands[b, 2], bands[b, 3]
+        reach_low, reach_high = bands[b, 4], bands[b, 5]
+        plane = unit // len(bands) * lanes
+        last = min(planes - plane, lanes) - 1
+        n = (high - low) * out_slab
+        box = band_box(g, axis, first, end, low, high)
+        won_at = plane * outputs + low * out_slab * lanes
+        turn_in(dy, plane * outputs + low * out_slab, n, outputs, last, v, 0, lanes)
+        out = n * lanes
+        if x is None:
+            gather_band(v, 0, won, won_at, x, 0, y, 0, v, out, lanes, g, taps, box)
+        else:
+            y0 = n * lanes
+            x0 = 2 * n * lanes
+            out = x0 + (reach_high - reach_low) * slab * lanes
+            turn_in(y, plane * outputs + low * out_slab, n, outputs, last, v, y0, lanes)
+            turn_in(x, plane * cells + reach_low * slab, (reach_high - reach_low) * slab, cells, last, v, x0, lanes)
+            if reads is not None:
+                read = band_box(reads, axis, low, high, reach_low, reach_high)
+                share_band(v, 0, v, x0, v, y0, v, 0, lanes, reads, read)
+            own = x0 + (first - reach_low) * slab * lanes
+            gather_band(v, 0, won, won_at, v, own, v, y0, v, out, lanes, g, taps, box)
+        turn_out(v, out, (end - first) * slab, dx, plane * cells + first * slab, cells, last, lanes)

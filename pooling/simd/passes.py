@@ -42,7 +42,7 @@ def forward_planes(
         first, end, low, high = bands[b, 0], bands[b, 1], bands[b, 2], bands[b, 3]
         plane = unit // len(bands) * lanes
         last = min(planes - plane, lanes) - 1
-        turn_in(x, plane * cells + low * slab, (high - low) * slab, cells, last, v, lanes)
+        turn_in(x, plane * cells + low * slab, (high - low) * slab, cells, last, v, 0, lanes)
         out = (high - low) * slab * lanes
         buffers = out + (end - first) * out_slab * lanes
         box = band_box(g, axis, first, end, low, high)
@@ -99,7 +99,7 @@ def spread_planes(
         first, end, low, high = bands[b, 0], bands[b, 1], bands[b, 2], bands[b, 3]
         plane = unit // len(bands) * lanes
         last = min(planes - plane, lanes) - 1
-        turn_in(dy, plane * outputs + low * out_slab, (high - low) * out_slab, outputs, last, v, lanes)
+        turn_in(dy, plane * outputs + low * out_slab, (high - low) * out_slab, outputs, last, v, 0, lanes)
         out = (high - low) * out_slab * lanes
         box = band_box(g, axis, first, end, low, high)
         visit(v, 0, won, (plane * outputs + low * out_slab * lanes), v, out, lanes, g, factors, box)
@@ -155,7 +155,7 @@ def scatter_planes(
         reach_low, reach_high = bands[b, 4], bands[b, 5]
         plane = unit // len(bands) * lanes
         last = min(planes - plane, lanes) - 1
-        turn_in(dy, plane * outputs + low * out_slab, (high - low) * out_slab, outputs, last, v, lanes)
+        turn_in(dy, plane * outputs + low * out_slab, (high - low) * out_slab, outputs, last, v, 0, lanes)
         out = (high - low) * out_slab * lanes
         zero_fill(v, out, (reach_high - reach_low) * slab * lanes)
         box = band_box(g, axis, low, high, reach_low, reach_high)

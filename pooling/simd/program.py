@@ -19,6 +19,7 @@ import numpy as np
 
 from pooling.axis import Axis, Regions
 from pooling.backend import Array, Problem
+from pooling.taps import wide
 
 (
     SIZE,  # cells read along this axis
@@ -113,7 +114,7 @@ def backward_program(problem: Problem, dtype: np.dtype[Any]) -> Program:
     """Results are cells, and read the outputs whose windows cover them: the gradient of a mean, and what a band needs."""
     axes = axes_of(problem)
     tables, steps = zip(*map(taker_table, axes), strict=True)
-    # From one region to the next the tap changes as it will; no kernel that asks goes there.
+    # From one region to the next the tap changes as it will: who asks there looks it up.
     falls = [-step * axis.stride // axis.dilation if axis.slides else 0 for step, axis in zip(steps, axes, strict=True)]
     factors = factors_of(axes, problem)
     return assemble(axes, [a.out for a in axes], [a.size for a in axes], tables, steps, falls, factors, dtype)
@@ -139,7 +140,7 @@ def assemble(
         factor_at += len(factors[i])
     g = np.concatenate([g, *(table.reshape(-1) for table in tables)])
     return Program(
-        g, np.concatenate(factors).astype(dtype), tuple(sizes), tuple(outs), tuple(tables), tuple(steps), axes
+        g, np.concatenate(factors).astype(wide(dtype)), tuple(sizes), tuple(outs), tuple(tables), tuple(steps), axes
     )
 
 

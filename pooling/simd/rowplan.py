@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +13,7 @@ from pooling.jit import Kernel
 from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.rows import careful_run, forward_rows, nothing
 from pooling.simd.rows_back import exact_row, spread_rows
-from pooling.simd.schedule import bands
+from pooling.simd.schedule import Plan, bands
 from pooling.simd.tiles import are_tiles
 from pooling.simd.vectors import lanes
 from pooling.taps import lowest, tap_dtype
@@ -38,20 +37,9 @@ BAND = 3 << 13
 """Bytes of rows that are copied, or moved, at a time: half of a common L1 cache."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class RowPlan:
-    """A pass over rows: its kernel, what that takes between arrays and buffers, and how large these must be."""
-
-    kernel: Kernel[..., None]
-    given: tuple[Any, ...]
-    units: int
-    elements: int
-    tap_elements: int
-
-
 def rows_fit(problem: Problem, dtype: np.dtype[Any]) -> bool:
     """Whether rows are long enough, and windows small enough, for both passes."""
-    if not problem.window.slides:
+    if not problem.window.slides or problem.ties in ("split", "all") or dtype == np.float16:
         return False
     program = forward_program(problem, dtype)
     w = program.axes[2]
@@ -84,7 +72,7 @@ def in_vectors(left: int, n: int, right: int, dtype: np.dtype[Any]) -> tuple[int
 
 
 @lru_cache(maxsize=512)
-def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> RowPlan:
+def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     """Outputs from cells."""
     program = forward_program(problem, dtype)
     w = program.axes[2]
@@ -107,7 +95,7 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> RowPlan:
 
 
 @lru_cache(maxsize=512)
-def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> RowPlan:
+def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     """Cells from outputs."""
     program = backward_program(problem, dtype)
     w = program.axes[2]
@@ -163,7 +151,7 @@ def planned(
     copied: Callable[[int], int],
     given: Callable[[int], tuple[Any, ...]],
     taps: int = 1,
-) -> RowPlan:
+) -> Plan:
     """Cut into bands, and find room for the largest.
 
     Parameters
@@ -182,4 +170,4 @@ def planned(
     room = max(copied(high - low) for _, _, low, high, *_ in rows.tolist())
     arguments = (*given(room), program.g, program.factors, rows, program.where)
     beyond = 8 * lanes(dtype)  # a vector longer than its row reads on
-    return RowPlan(kernel, arguments, outer * len(rows), room + beyond, max(room, taps) + beyond)
+    return Plan(kernel, arguments, outer * len(rows), room + beyond, max(room, taps) + beyond)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pooling.backend import Array
+from pooling.jit import Kernel
 from pooling.simd.program import Program
 
 BAND = 1 << 18
@@ -15,6 +18,17 @@ BAND = 1 << 18
 
 SizeOf = Callable[[int, int], int]
 """Bytes of the buffers for so many cells and so many results along the band axis."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Plan:
+    """A pass: its kernel, what that takes between arrays and buffers, and how large these must be."""
+
+    kernel: Kernel[..., None]
+    given: tuple[Any, ...]
+    units: int
+    elements: int
+    tap_elements: int
 
 
 def bands(program: Program, size_of: SizeOf, whole_strides: bool = False, limit: int = BAND) -> Array:
@@ -86,3 +100,12 @@ def first_reached(program: Program) -> Array:
         done = stop
     rows.append((done, axis.size))
     return np.array(rows, np.int64)
+
+
+def tap_offsets(program: Program) -> Array:
+    """By tap, how many cells after its window's start it lies."""
+    d, h, w = program.axes
+    offset = np.zeros((), np.int64)
+    for axis in (d, h, w):
+        offset = offset[..., None] * axis.size + np.arange(axis.kernel) * axis.step
+    return offset.reshape(-1)

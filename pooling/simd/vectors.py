@@ -5,6 +5,9 @@ combine with ``& | ~``; :func:`select` takes lanes by a mask. Arithmetic is ``+ 
 element index: no bounds are checked, and no alignment is assumed except by :func:`store_stream`.
 
 How many lanes a vector has follows from the array's dtype and the CPU (:func:`lanes`), so that no kernel names a width.
+
+float16 is a way to store: :func:`load` gives float32, and :func:`store` rounds. Numba can't type its values, so that arrays of it
+are passed as arrays of :data:`HALF`, which nothing else is.
 """
 
 from __future__ import annotations
@@ -30,17 +33,30 @@ from pooling.compiler import (
 
 BYTE = ir.IntType(8)
 
+HALF: np.dtype[Any] = np.dtype([("half", np.uint16)])
+"""As what arrays of float16 are passed to kernels."""
+
+
+@functools.cache
+def features() -> set[str]:
+    """What this CPU can do, in LLVM's words, as far as Numba may use it."""
+    if config.CPU_NAME == "generic" or config.CPU_FEATURES is not None:
+        return {f[1:] for f in (config.CPU_FEATURES or "").split(",") if f.startswith("+")}
+    return {name for name, on in llvm.get_host_cpu_features().items() if on}
+
+
+@functools.cache
+def converts_halves() -> bool:
+    """Whether this CPU converts float16 from and to float32; LLVM would else call functions that nobody has."""
+    return "f16c" in features() or llvm.get_process_triple().startswith(("aarch64", "arm64"))
+
 
 @functools.cache
 def vector_bytes() -> int:
     """Width of this CPU's vector registers, as LLVM reports them; 16 (SSE2, NEON) when nothing wider is known."""
-    if config.CPU_NAME == "generic" or config.CPU_FEATURES is not None:
-        features = {f[1:] for f in (config.CPU_FEATURES or "").split(",") if f.startswith("+")}
-    else:
-        features = {name for name, on in llvm.get_host_cpu_features().items() if on}
-    if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= features:
+    if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= features():
         return 64
-    return 32 if "avx2" in features else 16
+    return 32 if "avx2" in features() else 16
 
 
 def lanes(dtype: Any) -> int:
@@ -77,10 +93,14 @@ def address(context: Any, builder: Any, array_type: types.Array, array: Any, ind
 
 
 def storage(array_type: types.Array) -> types.Type:
-    """What the vocabulary computes on for an array: its dtype; bytes for booleans, bit patterns for float16."""
+    """What the vocabulary computes on for an array: its dtype; bytes for booleans, float32 for float16."""
     if array_type.dtype == types.boolean:
         return types.uint8
-    return array_type.dtype
+    return types.float32 if is_half(array_type) else array_type.dtype
+
+
+def is_half(array_type: types.Array) -> bool:
+    return isinstance(array_type.dtype, types.Record)
 
 
 def itemsize(element: types.Type) -> int:
@@ -88,10 +108,40 @@ def itemsize(element: types.Type) -> int:
     return size
 
 
+def lanes_in(array_type: types.Array) -> int:
+    return lanes(numpy_support.as_dtype(array_type.dtype))
+
+
+def read(context: Any, builder: Any, array_type: types.Array, array: Any, index: Any, kind: Any) -> Any:
+    """From ``array[index:]``, a vector or a number of the LLVM type `kind`, of what the vocabulary computes on."""
+    size = itemsize(array_type.dtype)
+    stored = stored_as(array_type, kind)
+    value = builder.load(address(context, builder, array_type, array, index, stored), align=size)
+    return builder.fpext(value, kind) if is_half(array_type) else value
+
+
+def write(
+    context: Any, builder: Any, array_type: types.Array, array: Any, index: Any, value: Any, aligned: bool = False
+) -> Any:
+    """The way back; the instruction. `aligned`: it begins at a multiple of its size."""
+    stored = stored_as(array_type, value.type)
+    size = itemsize(array_type.dtype) * (stored.count if aligned else 1)
+    if is_half(array_type):
+        value = builder.fptrunc(value, stored)
+    return builder.store(value, address(context, builder, array_type, array, index, stored), align=size)
+
+
+def stored_as(array_type: types.Array, kind: Any) -> Any:
+    """The LLVM type in memory."""
+    if not is_half(array_type):
+        return kind
+    return ir.VectorType(ir.HalfType(), kind.count) if isinstance(kind, ir.VectorType) else ir.HalfType()
+
+
 @intrinsic
 def load(typing: Any, array: Any, index: Any) -> Any:
     """A vector from ``array[index:]``, with the lanes of the array's dtype."""
-    result = VectorType(storage(array), lanes(numpy_support.as_dtype(array.dtype)))
+    result = VectorType(storage(array), lanes_in(array))
     return result(array, types.intp), _load(array, result)
 
 
@@ -104,23 +154,33 @@ def load_like(typing: Any, array: Any, index: Any, vector: Any) -> Any:
 
 def _load(array: Any, result: VectorType) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = address(context, builder, array, args[0], args[1], llvm_type(context, result))
-        return builder.load(pointer, align=itemsize(result.element))
+        return read(context, builder, array, args[0], args[1], llvm_type(context, result))
 
     return codegen
 
 
 def _store(array: Any, vector: Any, stream: bool) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = address(context, builder, array, args[0], args[1], llvm_type(context, vector))
-        size = itemsize(vector.element)
-        instruction = builder.store(args[2], pointer, align=size * vector.count if stream else size)
+        instruction = write(context, builder, array, args[0], args[1], args[2], stream)
         if stream:
             one = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
             instruction.set_metadata("nontemporal", one)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), codegen
+
+
+@intrinsic
+def move(typing: Any, source: Any, s: Any, target: Any, t: Any) -> Any:
+    """Copy ``source[s]`` to ``target[t]``, converted."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = context.get_value_type(storage(source))
+        value = read(context, builder, source, args[0], args[1], kind)
+        write(context, builder, target, args[2], args[3], value)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, target, types.intp), codegen
 
 
 @intrinsic
@@ -190,6 +250,42 @@ def beats(typing: Any, value: Any, best: Any, back: Any) -> Any:
 
 
 @intrinsic
+def ones(typing: Any, mask: Any, vector: Any) -> Any:
+    """1 where `mask`, else 0, in integers as wide as the elements of `vector`: to count with."""
+    result = VectorType(types.int64 if itemsize(vector.element) == 8 else types.int32, vector.count)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.zext(args[0], llvm_type(context, result))
+
+    return result(mask, vector), codegen
+
+
+@intrinsic
+def floats(typing: Any, integers: Any, vector: Any) -> Any:
+    """Counts as a vector like `vector`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.sitofp(args[0], llvm_type(context, vector))
+
+    return vector(integers, vector), codegen
+
+
+@intrinsic(prefer_literal=True)
+def rounded(typing: Any, vector: Any, half: Any) -> Any:
+    """`vector`, and with `half`, a constant, rounded to what float16 can hold."""
+    if not isinstance(half, types.IntegerLiteral):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if not half.literal_value:
+            return args[0]
+        narrow = builder.fptrunc(args[0], ir.VectorType(ir.HalfType(), vector.count))
+        return builder.fpext(narrow, llvm_type(context, vector))
+
+    return vector(vector, half), codegen
+
+
+@intrinsic
 def any_lane(typing: Any, mask: Any) -> Any:
     """Whether `mask` is true anywhere."""
 
@@ -256,54 +352,6 @@ def _type_invert(context: Any) -> Any:
 @lower_builtin(operator.invert, VectorType)
 def _lower_invert(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return builder.not_(args[0])
-
-
-@intrinsic
-def transpose_tile(typing: Any, source: Any, s: Any, s_step: Any, target: Any, t: Any, t_step: Any, last: Any) -> Any:
-    """Move a square tile, turned: row i of the source becomes column i of the target.
-
-    Row i is the vector at ``source[s + min(i, last_s) * s_step]``, and column-wise row i of the result goes to
-    ``target[t + min(i, last_t) * t_step]``. `last` is (last_s, last_t): rows after it are read, or written, as that
-    row again, so that fewer planes than lanes need no code of their own.
-    """
-    vector = VectorType(storage(source), lanes(numpy_support.as_dtype(source.dtype)))
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source_array, s0, s_by, target_array, t0, t_by, lasts = args
-        llvm_vector = llvm_type(context, vector)
-        n, size = vector.count, itemsize(vector.element)
-
-        def pointer(array_type: Any, array: Any, base: Any, step: Any, last_row: Any, i: int) -> Any:
-            row = ir.Constant(base.type, i)
-            clamped = builder.select(builder.icmp_signed("<", row, last_row), row, last_row)
-            index = builder.add(base, builder.mul(clamped, step))
-            return address(context, builder, array_type, array, index, llvm_vector)
-
-        last_s, last_t = builder.extract_value(lasts, 0), builder.extract_value(lasts, 1)
-        rows = [builder.load(pointer(source, source_array, s0, s_by, last_s, i), align=size) for i in range(n)]
-        for i, row in enumerate(transposed(builder, rows)):
-            builder.store(row, pointer(target, target_array, t0, t_by, last_t, i), align=size)
-        return context.get_dummy_value()
-
-    pair = types.UniTuple(types.intp, 2)
-    return types.void(source, types.intp, types.intp, target, types.intp, types.intp, pair), codegen
-
-
-def transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """The columns of a square of vectors, by log2(n) rounds of n shuffles, each swapping off-diagonal blocks."""
-    n, block = len(rows), len(rows) // 2
-    while block:
-        swapped = list(rows)
-        for i in range(n):
-            if not i & block:
-                a, b = rows[i], rows[i + block]
-                low = [j if not j & block else n + j - block for j in range(n)]
-                high = [j + block if not j & block else n + j for j in range(n)]
-                mask = ir.VectorType(ir.IntType(32), n)
-                swapped[i] = builder.shuffle_vector(a, b, ir.Constant(mask, low))
-                swapped[i + block] = builder.shuffle_vector(a, b, ir.Constant(mask, high))
-        rows, block = swapped, block // 2
-    return rows
 
 
 @intrinsic

@@ -1,0 +1,88 @@
+"""What the kernels of `gather.py` are bound to, and how their work is cut."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from pooling.axis import Axis, Regions
+from pooling.backend import Array, Problem
+from pooling.simd.gather import gather_channels, gather_planes
+from pooling.simd.program import Program, backward_program, forward_program
+from pooling.simd.schedule import Plan, bands
+from pooling.simd.vectors import lanes
+from pooling.taps import wide
+
+UNROLLED = 9
+"""Windows over a cell up to which it asks each of them in unrolled loops."""
+
+
+def most_over(program: Program) -> list[int]:
+    """How many outputs lie over a cell along each axis, at most."""
+    return [int(table[:, 2].max(initial=0)) for table in program.tables]
+
+
+@lru_cache(maxsize=512)
+def gather_plan(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Plan:
+    """A pass in which cells ask outputs, which pay the winner or (ties "split" and "all") every tied cell."""
+    program = backward_program(problem, dtype)
+    tied, split = problem.ties in ("split", "all"), problem.ties == "split"
+    in_lanes, most = inner == 1, most_over(program)
+    # Where many may win one kernel does for all windows: its own for each took 0.8 of the time, but seconds to compile.
+    unrolled = not tied and problem.window.slides and math.prod(most) <= UNROLLED
+    names = {"VECTOR": int(in_lanes), "HALVES": int(dtype == np.float16)}
+    if unrolled:
+        names |= {f"MOST_{name}": max(n, 1) for name, n in zip("DHW", most, strict=True)}
+    pixel = lanes(dtype) if in_lanes else inner
+
+    def elements(outputs: int, cells: int, reached: int) -> int:
+        """Of the buffer."""
+        if not in_lanes:
+            return outputs * program.slab * pixel if split else 0
+        turned = (outputs * program.slab + cells * program.out_slab) * pixel
+        return turned + (outputs * program.slab + reached * program.out_slab) * pixel * tied
+
+    def moved(outputs: int, cells: int) -> int:
+        """About as many elements have to be near at hand."""
+        return (outputs * program.slab + cells * program.out_slab) * pixel * (2 if tied else 1)
+
+    rows = bands(program, lambda outputs, cells: moved(outputs, cells) * wide(dtype).itemsize)
+    room = max(elements(high - low, stop - first, end - start) for first, stop, low, high, start, end in rows.tolist())
+    units = (-(-outer // pixel) if in_lanes else outer) * len(rows)
+    given = (
+        outer if in_lanes else inner,
+        program.g,
+        forward_program(problem, dtype).g if split else None,
+        None if unrolled else asked_taps(program, most),
+        rows,
+        program.where,
+    )
+    kernel = (gather_planes if in_lanes else gather_channels).over(**names)
+    return Plan(kernel, given if tied else (None, None, *given), units, max(room, pixel), 1)
+
+
+def asked_taps(program: Program, most: list[int]) -> Array:
+    """For windows of any kind, the tap by which each cell asks each of the outputs over it.
+
+    First the most outputs over a cell along each axis, then where each axis' taps start, then so many taps per cell.
+    """
+    tables = [
+        taps_over(axis, table, step, n) * math.prod(a.kernel for a in program.axes[i + 1 :])
+        for i, (axis, table, step, n) in enumerate(zip(program.axes, program.tables, program.steps, most, strict=True))
+    ]
+    starts = 6 + np.cumsum([0, *(table.size for table in tables[:-1])])
+    return np.concatenate([most, starts, *(table.reshape(-1) for table in tables)]).astype(np.int64)
+
+
+def taps_over(axis: Axis | Regions, table: Array, step: int, most: int) -> Array:
+    """Along one axis, per cell the tap under which each of up to `most` outputs has it."""
+    first_cell, first_tap, length = axis.table.T
+    outputs = np.repeat(np.arange(axis.out), length)
+    nth = np.arange(len(outputs)) - np.repeat(np.cumsum(length) - length, length)
+    cells = first_cell[outputs] + nth * axis.step
+    taps = np.zeros((axis.size, most), np.int64)
+    taps[cells, (outputs - table[cells, 0]) // step] = first_tap[outputs] + nth
+    return taps
