@@ -3,15 +3,17 @@
 A pooling does the same to every plane. So take as many planes as a vector has lanes: a cell of all of them is one vector, and
 the loops of `numba_loops`, over vectors instead of numbers, have no row ends, no edges and no short rows to care for.
 In channels_last the channels are such planes already. In channels_first a block of planes is turned, a band of rows at
-a time, into a small buffer that stays in the cache, and the result is turned back; reading so many planes at once and
-turning them costs no more than reading them. The vectors are explicit (`pooling/simd/`), because the auto-vectorizer
-gives up on these loops.
+a time, into a small buffer that stays in the cache, and the result is turned back. Rows that are long enough are pooled as
+they lie instead (`simd/rows.py`): a vector is a run of outputs, and what stands under a tap comes by a shuffle. The vectors
+are explicit (`pooling/simd/`), because the auto-vectorizer gives up on these loops.
 
 Windows side by side are read at one go (`simd/tiles.py`), others axis by axis (`simd/axis.py`), so that a window costs its
 lengths added up, and a scan makes even that a constant. The forward pass remembers one byte per output, the tap that
-won. Backward, dx is written in order where windows lie side by side; where they overlap, each output adds its gradient to
-the cell that won (`simd/scatter.py`), in order, so that sums are the same at any thread count. Under ties="split" and "all"
-every cell asks the outputs over it whether it equals their maximum (`simd/gather.py`). float16 is read as float32 and rounded
+won. Maxima are taken without minding NaNs, whose comparisons would cost as much again, and once more where one is noticed.
+Backward, dx is written in order where windows lie side by side. Where they overlap, every cell asks the few outputs over it
+whether it won (`simd/gather.py`, `simd/rows_back.py`), or, in large windows, each output adds its gradient to the cell that
+won (`simd/scatter.py`); sums run in the outputs' order, so they are the same at any thread count. Under ties="split" and
+"all" a cell asks whether it equals the maximum. float16 is read as float32 and rounded
 when written, where the CPU has an instruction for that.
 
 Cost: forward reads x once and writes y and the taps; backward reads dy and the taps, with several winners x and y too, and
