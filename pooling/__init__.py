@@ -7,89 +7,44 @@
 >>> float(dx.sum())
 4.0
 
-Importing this package loads NumPy and nothing else: Numba, and what the tuner's store needs, come with the first call
-that uses them.
+Importing this package loads nothing yet: its modules and NumPy come with the first name that is used, Numba, and what the
+tuner's store needs, with the first call that uses them.
 """
 
-# `backend`, `backends`, `gradcheck` and `tune` are functions here and modules below. Python binds a submodule to its package only
-# when it loads it, so the functions, bound after that, stay; `from pooling.backends import ...` finds the module anyway.
-from pooling.adaptive import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, GlobalLpPool, GlobalMaxPool
-from pooling.backend import Backend, Problem
-from pooling.backends import REGISTRY, backend, backends
-from pooling.errors import DTypeError, GradientError, PoolingError, UnknownBackendError, UnsupportedError
-from pooling.fractional import FractionalMaxPool
-from pooling.functional import (
-    adaptive_avg_pool,
-    adaptive_max_pool,
-    avg_pool,
-    fractional_max_pool,
-    global_avg_pool,
-    global_lp_pool,
-    global_max_pool,
-    lp_pool,
-    max_pool,
-    max_unpool,
-)
-from pooling.gradcheck import gradcheck
-from pooling.indices import indices_from_onnx, indices_from_tensorflow, indices_to_onnx, indices_to_tensorflow
-from pooling.memory import get_buffer_bytes, set_buffer_bytes
-from pooling.operators import Saved
-from pooling.sliding import AvgPool, LpPool, MaxPool
-from pooling.threads import get_num_threads, set_num_threads
-from pooling.tune import Choice, Layer, Recording, Tuned, WisdomWarning, pick, record, tune
-from pooling.unpool import MaxUnpool
-from pooling.window import Window
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pooling.public import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "REGISTRY",
-    "AdaptiveAvgPool",
-    "AdaptiveMaxPool",
-    "AvgPool",
-    "Backend",
-    "Choice",
-    "DTypeError",
-    "FractionalMaxPool",
-    "GlobalAvgPool",
-    "GlobalLpPool",
-    "GlobalMaxPool",
-    "GradientError",
-    "Layer",
-    "LpPool",
-    "MaxPool",
-    "MaxUnpool",
-    "PoolingError",
-    "Problem",
-    "Recording",
-    "Saved",
-    "Tuned",
-    "UnknownBackendError",
-    "UnsupportedError",
-    "Window",
-    "WisdomWarning",
-    "adaptive_avg_pool",
-    "adaptive_max_pool",
-    "avg_pool",
-    "backend",
-    "backends",
-    "fractional_max_pool",
-    "get_buffer_bytes",
-    "get_num_threads",
-    "global_avg_pool",
-    "global_lp_pool",
-    "global_max_pool",
-    "gradcheck",
-    "indices_from_onnx",
-    "indices_from_tensorflow",
-    "indices_to_onnx",
-    "indices_to_tensorflow",
-    "lp_pool",
-    "max_pool",
-    "max_unpool",
-    "pick",
-    "record",
-    "set_buffer_bytes",
-    "set_num_threads",
-    "tune",
-]
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__") and name != "__all__":  # asked by inspection, of every module
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    public = import_module("pooling.public")  # `from pooling import` would ask this function again
+    globals().update({each: getattr(public, each) for each in ("__all__", *public.__all__)})
+    if name not in globals():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})
+
+
+class _Package(ModuleType):
+    """`backend`, `backends`, `gradcheck` and `tune` are functions here and modules below; a module is found by its import.
+
+    Python binds a submodule to its package when it loads it, were it before the function is asked for: not these four.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, ModuleType) and name in {"backend", "backends", "gradcheck", "tune"}):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

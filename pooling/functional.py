@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
-
-from numpy.random import Generator
+from typing import TYPE_CHECKING, Any
 
 from pooling.adaptive import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, GlobalLpPool, GlobalMaxPool
 from pooling.arrays import as_plain
@@ -17,6 +15,9 @@ from pooling.rules import OutputSize
 from pooling.sliding import AvgPool, LpPool, MaxPool
 from pooling.unpool import MaxUnpool
 from pooling.window import IntOrSeq, Padding
+
+if TYPE_CHECKING:
+    from numpy.random import Generator  # NumPy loads it when it is used
 
 
 def max_pool(
