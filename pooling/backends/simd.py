@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -96,19 +97,23 @@ def helper() -> Any:
 
 
 @lru_cache(maxsize=512)
-def fits_rows(problem: Problem, inner: int, dtype: np.dtype[Any]) -> bool:
-    """Whether rows are pooled as they lie."""
-    from pooling.simd.rowplan import rows_fit
+def in_place(problem: Problem, inner: int, dtype: np.dtype[Any]) -> ModuleType | None:
+    """Where planes are pooled as they lie, what plans that; None where cells become lanes."""
+    from pooling.simd import rowplan, whole
 
-    return inner == 1 and rows_fit(problem, dtype)
+    if inner != 1:
+        return None
+    if whole.is_whole(problem, dtype):
+        return whole
+    return rowplan if rowplan.rows_fit(problem, dtype) else None
 
 
 @lru_cache(maxsize=512)
-def rows_job(problem: Problem, outer: int, dtype: np.dtype[Any], back: bool) -> Job:
-    """Either pass over rows as they lie."""
-    from pooling.simd.rowplan import backward_plan, forward_plan
-
-    return planned((backward_plan if back else forward_plan)(problem, outer, dtype))
+def plane_job(problem: Problem, outer: int, dtype: np.dtype[Any], back: bool) -> Job:
+    """Either pass over planes as they lie."""
+    plans = in_place(problem, 1, dtype)
+    assert plans is not None
+    return planned((plans.backward_plan if back else plans.forward_plan)(problem, outer, dtype))
 
 
 def planned(plan: Plan) -> Job:
@@ -119,16 +124,16 @@ def planned(plan: Plan) -> Job:
 @lru_cache(maxsize=512)
 def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
     """Forward of either op."""
-    if fits_rows(problem, inner, dtype):
-        return rows_job(problem, outer, dtype, False)
+    if in_place(problem, inner, dtype):
+        return plane_job(problem, outer, dtype, False)
     from pooling.simd.chain import chain
     from pooling.simd.passes import forward_channels, forward_planes
-    from pooling.simd.tiles import are_tiles, pool_tiles, tiles
+    from pooling.simd.tiles import are_tiles, far_apart, pool_tiles, tiles
 
     program = forward_program(problem, dtype)
     in_lanes, maximum, floats = inner == 1, problem.op == "max", dtype.kind == "f"
     last = maximum and problem.ties == "last"
-    if are_tiles(program.axes):
+    if are_tiles(program.axes) and (in_lanes or not far_apart(program, inner * dtype.itemsize)):
         visit, between = tiles(pool_tiles, program.axes, maximum, in_lanes, floats, last), 0
     else:
         counts = tuple(axis.kernel if axis.slides else 0 for axis in program.axes)
@@ -143,8 +148,8 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
 @lru_cache(maxsize=512)
 def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
     """Each cell's sum of what the outputs over it send: a forward pass with the roles exchanged."""
-    if fits_rows(problem, inner, dtype):
-        return rows_job(problem, outer, dtype, True)
+    if in_place(problem, inner, dtype):
+        return plane_job(problem, outer, dtype, True)
     from pooling.simd.chain import chain
     from pooling.simd.passes import forward_channels, forward_planes, spread_channels, spread_planes
     from pooling.simd.tiles import are_tiles, spread_tiles, tiles
@@ -164,8 +169,8 @@ def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[
 @lru_cache(maxsize=512)
 def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
     """Each output's gradient to the cell that won, or to those that did."""
-    if fits_rows(problem, inner, dtype):
-        return rows_job(problem, outer, dtype, True)
+    if in_place(problem, inner, dtype):
+        return plane_job(problem, outer, dtype, True)
     from pooling.simd.gatherplan import UNROLLED, gather_plan, most_over
     from pooling.simd.passes import scatter_channels, scatter_planes, spread_channels, spread_planes
     from pooling.simd.regions import scatter_regions, with_starts
@@ -344,7 +349,7 @@ def taps_like(problem: Problem, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
         else:
             problem = with_channels(problem, channels)
     outputs = math.prod(shape) // max(planes, 1)
-    if fits_rows(problem, 1, dtype):
+    if in_place(problem, 1, dtype):
         return (planes, outputs, 1), numbers
     return (-(-planes // lanes), outputs, lanes), numbers
 

@@ -1,0 +1,181 @@
+"""One window over a whole plane: its cells lie in a row, and are reduced as they lie.
+
+Global pooling, the last layer of most networks, in channels_first. A vector is a run of cells, the lanes of the reduced
+vector are then reduced across, and the maximum is searched once more, in a plane that the cache has by now, for where it first
+stands: that costs less than to carry taps along. Turning planes into lanes took 1.7 to 4 times as long.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from pooling.axis import Axis
+from pooling.backend import Problem
+from pooling.jit import Kernel, inlined, kernel
+from pooling.simd.program import FACTOR, FIELDS, forward_program
+from pooling.simd.schedule import Plan
+from pooling.simd.vectors import (
+    any_lane,
+    bits,
+    from_lane,
+    highest_bit,
+    lanes,
+    load,
+    lowest_bit,
+    max_across,
+    move,
+    number,
+    select,
+    splat,
+    store,
+    sum_across,
+    width,
+)
+
+BLOCK = 1 << 13
+"""Bytes of planes whose maxima are found before the first is searched for; one after the other they waited for memory, and a
+batch of 26 MB took 4 times as long."""
+
+# Bound when a plan is made:
+MAX = 1  # or 0: the mean
+LAST = 0  # whether the last of tied cells wins
+
+
+@kernel
+def pool_means(
+    start: int, stop: int, x: Any, y: Any, won: Any, n: int, block: int, factor: Any, v: Any, t: Any
+) -> None:
+    """Forward: of each `n` cells their sum, scaled."""
+    for plane in range(start, stop):
+        scaled_sum(x, plane * n, n, y, plane, factor)
+
+
+@kernel
+def pool_maxima(
+    start: int, stop: int, x: Any, y: Any, won: Any, n: int, block: int, factor: Any, v: Any, t: Any
+) -> None:
+    """Forward: of each `n` cells the one that wins, and its tap unless `won` is None; `block` planes at a time."""
+    for first in range(start, stop, block):
+        for plane in range(first, min(first + block, stop)):
+            find(x, plane * n, n, v, plane - first)
+        for plane in range(first, min(first + block, stop)):
+            seek(x, plane * n, n, y, plane, won, number(v, plane - first))
+
+
+@inlined
+def scaled_sum(x: Any, at: int, n: int, y: Any, plane: int, factor: Any) -> None:
+    """Four sums side by side, so that none waits for the one before."""
+    first = load(x, at)
+    lanes = width(first)
+    zero = splat(0, first)
+    a, b, c, d = first, zero, zero, zero
+    whole = n // lanes
+    for i in range(1, whole - 3, 4):
+        q = at + i * lanes
+        a, b = a + load(x, q), b + load(x, q + lanes)
+        c, d = c + load(x, q + 2 * lanes), d + load(x, q + 3 * lanes)
+    for i in range(whole - (whole - 1) % 4, whole):
+        b = b + load(x, at + i * lanes)
+    if n % lanes:  # the last vector overlaps the one before it
+        c = c + select(from_lane(lanes - n % lanes, first), load(x, at + n - lanes), zero)
+    store(y, plane, sum_across((a + b) + (c + d)) * factor)
+
+
+@inlined
+def find(x: Any, at: int, n: int, v: Any, i: int) -> None:
+    """Into ``v[i]`` what is greatest, or a NaN if there is one."""
+    first = load(x, at)
+    lanes = width(first)
+    best, other = first, first
+    strange, stranger = first != first, first
+    for c in range(lanes, n - lanes, 2 * lanes):  # two maxima side by side; vectors may overlap those before
+        value, beside = load(x, at + c), load(x, at + min(c + lanes, n - lanes))
+        strange = strange | (value != value) | (beside != beside)
+        best, other = select(value > best, value, best), select(beside > other, beside, other)
+        stranger = stranger + value + beside
+    end = load(x, at + n - lanes)
+    strange = strange | (end != end)
+    if any_lane(strange):
+        store(v, i, sum_across(select(strange, stranger + end, splat(0, first))))
+    else:
+        best = select(other > best, other, best)
+        store(v, i, max_across(select(end > best, end, best)))
+
+
+@inlined
+def seek(x: Any, at: int, n: int, y: Any, plane: int, won: Any, value: Any) -> None:
+    """The first cell of this value, or the last; a NaN if the value is one.
+
+    Cells are compared 64 at a time, because nobody can foretell which vector it will be.
+    """
+    top = splat(value, load(x, at))
+    lanes = width(top)
+    some = min(n, 64)
+    for i in range(0, n, 64):
+        start = max(n - 64 - i, 0) if LAST else max(min(i, n - 64), 0)
+        found = 0
+        for j in range(0, some, lanes):
+            c = min(j, some - lanes)
+            cells = load(x, at + start + c)
+            found |= bits((cells == top) | (cells != cells)) << c
+        if found != 0:
+            tap = start + (highest_bit(found) if LAST else lowest_bit(found))
+            move(x, at + tap, y, plane)
+            if won is not None:
+                won[plane] = tap
+            break
+
+
+@kernel
+def spread_planes(
+    start: int, stop: int, dy: Any, dx: Any, won: Any, n: int, block: int, factor: Any, v: Any, t: Any
+) -> None:
+    """Backward: the gradient to the cell that won, or its share to every cell."""
+    for plane in range(start, stop):
+        at = plane * n
+        share = number(dy, plane) * factor
+        shares = splat(share, load(dx, at))
+        if MAX:
+            shares = splat(0, shares)
+        lanes = width(shares)
+        for i in range(0, n, lanes):
+            store(dx, at + min(i, n - lanes), shares)
+        if MAX:
+            store(dx, at + int(won[plane]), share + 0)  # -0.0 becomes 0.0, as where several are added
+
+
+def is_whole(problem: Problem, dtype: np.dtype[Any]) -> bool:
+    """Whether the window is the plane, no more and no less, and a vector at least."""
+    axes = problem.window.axes
+    return (
+        all(axis.table.tolist() == [[0, 0, axis.size]] and axis.kernel == axis.size for axis in axes)
+        and all(not isinstance(axis, Axis) or axis.dilation == 1 or axis.size == 1 for axis in axes)
+        and math.prod(axis.size for axis in axes) >= lanes(dtype)
+        and problem.ties in ("first", "last")
+    )
+
+
+def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
+    """A plane is a unit of work."""
+    maximum = problem.op == "max"
+    kernel = pool_maxima.over(LAST=int(problem.ties == "last")) if maximum else pool_means
+    return planned(kernel, problem, outer, dtype)
+
+
+def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
+    """The same planes."""
+    return planned(spread_planes.over(MAX=int(problem.op == "max")), problem, outer, dtype)
+
+
+def planned(kernel: Kernel[..., None], problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
+    program = forward_program(problem, dtype)
+    n = math.prod(program.size)
+    factor = program.factors.dtype.type(1)
+    if problem.op == "avg":
+        for axis in range(3):
+            factor *= program.factors[program.g[axis * FIELDS + FACTOR]]
+    block = max(BLOCK // (n * dtype.itemsize), 1)
+    return Plan(kernel, (n, block, factor), outer, block, 1)
