@@ -128,21 +128,21 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
         return plane_job(problem, outer, dtype, False)
     from pooling.simd.chain import chain
     from pooling.simd.passes import forward_channels, forward_planes
-    from pooling.simd.tiles import are_tiles, far_apart, pool_tiles, tiles
+    from pooling.simd.windows import at_one_go, windows
 
     program = forward_program(problem, dtype)
     in_lanes, maximum, floats = inner == 1, problem.op == "max", dtype.kind == "f"
     last = maximum and problem.ties == "last"
-    if are_tiles(program.axes) and (in_lanes or not far_apart(program, inner * dtype.itemsize)):
-        visit, between = tiles(pool_tiles, program.axes, maximum, in_lanes, floats, last), 0
+    at_once = at_one_go(program, (lanes_of(dtype) if in_lanes else inner) * dtype.itemsize)
+    if at_once:
+        visit = windows(program, maximum, in_lanes, floats, last)
     else:
         counts = tuple(axis.kernel if axis.slides else 0 for axis in program.axes)
         visit = chain(
             program, counts, in_lanes, maximum and floats, MAX=int(maximum), LAST=int(last), AFTER=int(not maximum)
         )
-        between = 1
     job: Kernel[..., None] = forward_planes if in_lanes else forward_channels
-    return cut(job.over(visit=visit), program, outer, inner, dtype, between)
+    return cut(job.over(visit=visit), program, outer, inner, dtype, not at_once)
 
 
 @lru_cache(maxsize=512)
@@ -152,18 +152,18 @@ def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[
         return plane_job(problem, outer, dtype, True)
     from pooling.simd.chain import chain
     from pooling.simd.passes import forward_channels, forward_planes, spread_channels, spread_planes
-    from pooling.simd.tiles import are_tiles, spread_tiles, tiles
+    from pooling.simd.tiles import are_tiles, tiles
 
     program = backward_program(problem, dtype)
     in_lanes = inner == 1
     if are_tiles(program.axes):
-        visit = tiles(spread_tiles, program.axes, False, in_lanes)
+        visit = tiles(program.axes, False, in_lanes)
         spread = spread_planes if in_lanes else spread_channels
-        return cut(spread.over(visit=visit), program, outer, inner, dtype, 0, True)
+        return cut(spread.over(visit=visit), program, outer, inner, dtype, False, True)
     counts = tuple(axis.kernel if axis.slides and axis.stride == 1 else 0 for axis in program.axes)
     visit = chain(program, counts, in_lanes, MAX=0, BEFORE=1)
     job: Kernel[..., None] = forward_planes if in_lanes else forward_channels
-    return cut(job.over(visit=visit), program, outer, inner, dtype, 1)
+    return cut(job.over(visit=visit), program, outer, inner, dtype, True)
 
 
 @lru_cache(maxsize=512)
@@ -174,16 +174,16 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
     from pooling.simd.gatherplan import UNROLLED, gather_plan, most_over
     from pooling.simd.passes import scatter_channels, scatter_planes, spread_channels, spread_planes
     from pooling.simd.regions import scatter_regions, with_starts
-    from pooling.simd.tiles import are_tiles, spread_tiles, tiles
+    from pooling.simd.tiles import are_tiles, tiles
 
     program = backward_program(problem, dtype)
     in_lanes, lanes = inner == 1, lanes_of(dtype)
     if problem.ties in SHARED:
         return planned(gather_plan(problem, outer, inner, dtype))
     if are_tiles(program.axes):
-        visit = tiles(spread_tiles, program.axes, True, in_lanes)
+        visit = tiles(program.axes, True, in_lanes)
         job = spread_planes if in_lanes else spread_channels
-        return cut(job.over(visit=visit), program, outer, inner, dtype, 0, True)
+        return cut(job.over(visit=visit), program, outer, inner, dtype, False, True)
     few = not in_lanes and problem.window.slides and math.prod(most_over(program)) <= UNROLLED
     if few or dtype == np.float16:  # whose numbers scalar code can't add
         return planned(gather_plan(problem, outer, inner, dtype))
@@ -194,7 +194,7 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
         scatter_planes = scatter_planes.over(scatter=scatter_regions)
         scatter_channels = scatter_channels.over(scatter=scatter_regions)
     if in_lanes:
-        scattered = cut(scatter_planes.over(VECTOR=1), program, outer, inner, dtype, 0)
+        scattered = cut(scatter_planes.over(VECTOR=1), program, outer, inner, dtype, False)
         _, _, _, rows, where = scattered.given
         return replace(scattered, given=(outer, given.g, offsets, rows, where))
     chunk = inner
@@ -217,7 +217,7 @@ def cut(
     outer: int,
     inner: int,
     dtype: np.dtype[Any],
-    between: int,
+    between: bool,
     whole_strides: bool = False,
 ) -> Job:
     """The job of a kernel that goes band by band, over blocks of planes or over items.

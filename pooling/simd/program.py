@@ -185,7 +185,7 @@ def block_to_scan(table: Array, size: int, step: int) -> int:
 def factors_of(axes: tuple[Axis, Axis, Axis], problem: Problem) -> list[Array]:
     """Per axis a factor for each output: 1 / divisor is their product."""
     if problem.op == "max":
-        return [np.ones(0)] * 3
+        return [np.ones(1)] * 3
     if problem.divisor_override is not None:
         once = busy_axes(axes)[0]
         return [

@@ -196,7 +196,9 @@ def number(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
-    """Write `vector`, or one number, to ``array[index:]``."""
+    """Write `vector`, or one number of the array's own type, to ``array[index:]``."""
+    if not isinstance(vector, VectorType) and vector != storage(array):
+        return None
     return _store(array, vector, stream=False)
 
 

@@ -107,22 +107,23 @@ def find(x: Any, at: int, n: int, v: Any, i: int) -> None:
 
 @inlined
 def seek(x: Any, at: int, n: int, y: Any, plane: int, won: Any, value: Any) -> None:
-    """The first cell of this value, or the last; a NaN if the value is one.
+    """The first cell of this value, or the last; of NaNs, if the value is one, always the first.
 
     Cells are compared 64 at a time, because nobody can foretell which vector it will be.
     """
     top = splat(value, load(x, at))
     lanes = width(top)
     some = min(n, 64)
+    back = LAST and value == value
     for i in range(0, n, 64):
-        start = max(n - 64 - i, 0) if LAST else max(min(i, n - 64), 0)
+        start = max(n - 64 - i, 0) if back else max(min(i, n - 64), 0)
         found = 0
         for j in range(0, some, lanes):
             c = min(j, some - lanes)
             cells = load(x, at + start + c)
             found |= bits((cells == top) | (cells != cells)) << c
         if found != 0:
-            tap = start + (highest_bit(found) if LAST else lowest_bit(found))
+            tap = start + (highest_bit(found) if back else lowest_bit(found))
             move(x, at + tap, y, plane)
             if won is not None:
                 won[plane] = tap
@@ -144,7 +145,7 @@ def spread_planes(
         for i in range(0, n, lanes):
             store(dx, at + min(i, n - lanes), shares)
         if MAX:
-            store(dx, at + int(won[plane]), share + 0)  # -0.0 becomes 0.0, as where several are added
+            store(dx, at + int(won[plane]), share + (factor - factor))  # -0.0 becomes 0.0, as where several are added
 
 
 def is_whole(problem: Problem, dtype: np.dtype[Any]) -> bool:

@@ -1,0 +1,185 @@
+"""Small windows, or windows side by side: each is read at one go, its taps unrolled, and its result is all that is written.
+
+A pass per axis (`chain.py`) compares less where windows overlap much, but what it writes between its passes, values and taps, it
+reads again. Windows that the edges cut short, and those in which a NaN was noticed, are read by a kernel of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pooling.jit import Kernel, kernel
+from pooling.simd.program import FACTOR, FIELDS, FULL, FULL_STOP, KERNEL, SCAN, STEP, TABLE, TAP_STEP, Program
+from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, width
+
+UNROLLED = 16
+"""Taps up to which windows are unrolled; more brought nothing but time to compile."""
+
+FAR = 512
+"""Bytes of a pixel from which the pixels of a large window are far apart."""
+
+# Bound when a pass is made for one window; 0 stands for any.
+K_D, K_H, K_W = 0, 0, 0
+MAX = 1  # or 0: the mean
+VECTOR = 0  # whether a pixel is one vector
+LAST = 0  # whether windows are walked back, so that the last of tied cells wins
+FAST = 1  # whether full windows are read without minding NaNs, which are only noticed
+FLOATS = 1  # whether there are NaNs to notice; `careful` then does it again
+INSIDE = 0  # whether all windows are full
+
+
+@kernel
+def nothing(
+    x: Any, x0: int, y: Any, y0: int, won: Any, t0: int, inner: int, g: Any, factors: Any, box: Any, v: Any, v0: int, t: Any
+) -> None:  # fmt: skip
+    """What is called instead of `careful` by itself."""
+
+
+careful: Any = nothing
+
+
+@kernel
+def any_window(
+    x: Any, cell: int, y: Any, q: int, won: Any, p: int, pixel: int, g: Any, d_by: int, h_by: int, w_by: int, n_d: int,
+    n_h: int, n_w: int, tap: int, factor: Any,
+) -> None:  # fmt: skip
+    """A window of n_d x n_h x n_w cells, from `cell` and `tap` on, NaNs minded."""
+    lanes = width(load(x, 0))
+    d_tap, h_tap, w_tap = g[TAP_STEP], g[FIELDS + TAP_STEP], g[2 * FIELDS + TAP_STEP]
+    for c0 in range(0, pixel, lanes):
+        c = 0 if VECTOR else min(c0, pixel - lanes)
+        best = load(x, cell + c)
+        if not MAX:
+            best = splat(0, best)
+        if won is not None:
+            winner = splat(tap, load_like(won, 0, best))
+        for i in range(n_d):
+            for j in range(n_h):
+                for k in range(n_w):
+                    value = load(x, cell + i * d_by + j * h_by + k * w_by + c)
+                    if MAX:
+                        greater = beats(value, best, LAST)
+                        best = select(greater, value, best)
+                        if won is not None:
+                            winner = select(greater, splat(tap + i * d_tap + j * h_tap + k * w_tap, winner), winner)
+                    else:
+                        best = best + value
+        if not MAX:
+            best = best * splat(factor, best)
+        store(y, q + c, best)
+        if won is not None:
+            store(won, p + c, winner)
+
+
+edge: Any = any_window
+
+
+@kernel
+def pool_windows(
+    x: Any, x0: int, y: Any, y0: int, won: Any, t0: int, inner: int, g: Any, factors: Any, box: Any, v: Any, v0: int, t: Any
+) -> None:  # fmt: skip
+    """Forward: the maxima, with their taps unless `won` is None, or the means, of the outputs in `box`."""
+    k_d, k_h, k_w = K_D or g[KERNEL], K_H or g[FIELDS + KERNEL], K_W or g[2 * FIELDS + KERNEL]
+    d_table, h_table, w_table = g[TABLE], g[FIELDS + TABLE], g[2 * FIELDS + TABLE]
+    lanes = width(load(x, 0))
+    pixel = lanes if VECTOR else inner
+    h_pitch = box[11] * pixel
+    d_pitch = box[10] * h_pitch
+    d_by, h_by, w_by = g[STEP] * d_pitch, g[FIELDS + STEP] * h_pitch, g[2 * FIELDS + STEP] * pixel
+    sign = -1 if LAST else 1
+    first_tap = k_d * k_h * k_w - 1 if LAST else 0
+    suspect = load(x, x0) != load(x, x0)
+    q = 0
+    for d in range(box[0], box[1]):
+        for h in range(box[2], box[3]):
+            row = x0 - box[8] * pixel
+            row += (g[d_table + 3 * d] - box[6]) * d_pitch + (g[h_table + 3 * h] - box[7]) * h_pitch
+            full, full_stop = box[4], box[5]
+            if not INSIDE:
+                if g[d_table + 3 * d + 2] == k_d and g[h_table + 3 * h + 2] == k_h:
+                    full, full_stop = g[2 * FIELDS + FULL], g[2 * FIELDS + FULL_STOP]
+                else:
+                    full_stop = full
+            for w in range(box[4], box[5]):
+                at = row + g[w_table + 3 * w] * pixel
+                factor = factors[0]
+                if not MAX:
+                    factor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
+                    factor = factor * factors[g[2 * FIELDS + FACTOR] + w]
+                if FAST and (INSIDE or full <= w < full_stop):
+                    for c0 in range(0, pixel, lanes):
+                        c = 0 if VECTOR else min(c0, pixel - lanes)
+                        cell = at + c
+                        best = load(x, cell)
+                        total = best
+                        if won is not None:
+                            winner = splat(first_tap, load_like(won, 0, best))
+                        for i in range(k_d):
+                            for j in range(k_h):
+                                for k in range(k_w):
+                                    if i + j + k > 0:
+                                        value = load(x, cell + i * d_by + j * h_by + k * w_by)
+                                        if MAX:
+                                            greater = value > best
+                                            total = total + value
+                                            best = select(greater, value, best)
+                                            if won is not None:
+                                                tap = first_tap + sign * ((i * k_h + j) * k_w + k)
+                                                winner = select(greater, splat(tap, winner), winner)
+                                        else:
+                                            best = best + value
+                        if not MAX:
+                            best = best * splat(factor, best)
+                        elif FLOATS:
+                            suspect = suspect | (total != total)
+                        store(y, y0 + q + c, best)
+                        if won is not None:
+                            store(won, t0 + q + c, winner)
+                else:
+                    n_d, n_h, n_w = g[d_table + 3 * d + 2], g[h_table + 3 * h + 2], g[w_table + 3 * w + 2]
+                    tap = g[d_table + 3 * d + 1] + g[h_table + 3 * h + 1] + g[w_table + 3 * w + 1]
+                    edge(x, at, y, y0 + q, won, t0 + q, pixel, g, d_by, h_by, w_by, n_d, n_h, n_w, tap, factor)
+                q += pixel
+    if MAX and FLOATS and any_lane(suspect):
+        careful(x, x0, y, y0, won, t0, inner, g, factors, box, v, v0, t)
+
+
+def windows(program: Program, maximum: bool, in_lanes: bool, floats: bool, last: bool) -> Kernel[..., Any]:
+    """The pass, made for the program's window if that is small.
+
+    Parameters
+    ----------
+    floats
+        Whether NaNs are possible.
+    last
+        Whether the last of tied cells wins.
+    """
+    inside = all((program.tables[i][:, 2] == axis.kernel).all() for i, axis in enumerate(program.axes))
+    names: dict[str, Any] = {"MAX": int(maximum), "VECTOR": int(in_lanes), "LAST": int(last)}
+    edge = any_window.over(**names).apart()
+    again = pool_windows.over(**names, FAST=0, FLOATS=0, INSIDE=0, edge=edge, careful=nothing)
+    sizes = {}
+    if math.prod(axis.kernel for axis in program.axes) <= UNROLLED:
+        sizes = {f"K_{name}": axis.kernel for name, axis in zip("DHW", program.axes, strict=True)}
+    minded = maximum and floats
+    careful = again if minded else nothing
+    return pool_windows.over(
+        **names, **sizes, FAST=1, FLOATS=int(minded), INSIDE=int(inside), edge=edge, careful=careful
+    )
+
+
+def at_one_go(program: Program, pixel: int) -> bool:
+    """Whether windows are read as here, where pixels have so many bytes, and not axis by axis."""
+    axes = program.axes
+    if not all(axis.slides for axis in axes) or any(program.g[i * FIELDS + SCAN] for i in range(3)):
+        return False
+    taps = math.prod(axis.kernel for axis in axes)
+    if all(axis.disjoint for axis in axes):
+        # Pixels far apart fall into the same few places of the cache, and nothing is fetched ahead: 7x7 windows over 2048
+        # channels took 3 to 6 times as long as axis by axis, with 256 channels 1.3 to 1.9 times, with 64 as long.
+        return taps <= UNROLLED or pixel < FAR
+    # By axes, a result costs a comparison for each cell along an axis, times the strides that are still to be merged. Where that
+    # is as many, one go took 0.55 to 0.85 of the time (3x3, stride 2); where it is less, 1.1 to 1.5 times (3x3, stride 1).
+    by_axes = sum(axes[i].kernel * math.prod(axes[j].stride for j in program.passes if j < i) for i in program.passes)
+    return taps <= min(UNROLLED, by_axes)
