@@ -22,8 +22,9 @@ help:  ## What there is to make
 report: $(READY)  ## Prove and time every backend, train on MNIST, write the page
 	$(BIN)/python -m bench report --preset $(PRESET) $(if $(OUT),--out $(OUT))
 
+# Most of the time goes into compiling kernels, on one core each; more than four would compile the same ones.
 test: $(READY)  ## All tests, doctests, and each benchmark once
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(READY)  ## Style and types
 	$(BIN)/ruff check .
