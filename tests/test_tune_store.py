@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
 import pytest
 
 import pooling
 from pooling.tune import wisdom
 from pooling.tune.machine import machine
-from pooling.tune.store import here, store
+from pooling.tune.store import here, location, store
 from pooling.tune.wisdom import from_text
 from tests.wisdom import SHAPE, key, made_up, store_in
 
@@ -167,6 +168,66 @@ def test_a_link_stays_a_link(path: Path, tmp_path: Path) -> None:
     store.add(key(), made_up({"argmax_switches": 1.0}))
     assert path.is_symlink()
     assert from_text(target.read_text(encoding="utf-8")).count == 2
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        {},
+        {"XDG_DATA_HOME": "/data"},
+        {"XDG_DATA_HOME": "not/absolute"},
+        {"HOME": "/somewhere/"},
+        {"HOME": ""},
+        {"HOME": "not/absolute"},
+        {"HOME": None},
+    ],
+)
+def test_the_folder_is_what_platformdirs_says(monkeypatch: pytest.MonkeyPatch, places: dict[str, str | None]) -> None:
+    monkeypatch.delenv("POOLING_WISDOM")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    for name, value in places.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    try:
+        expected = Path(platformdirs.user_data_dir("pooling", appauthor=False), "wisdom.json").resolve()
+    except RuntimeError:  # no absolute home
+        assert location() is None
+    else:
+        assert location() == expected
+
+
+def test_a_home_that_no_shell_has_spelled_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("POOLING_WISDOM", "~/tuned.json")
+    assert location() == (tmp_path / "tuned.json").resolve()
+
+
+LOADED = """
+before = set(sys.modules)
+store.load()
+print(sorted({"pathlib", "platformdirs", "tempfile", "filelock"} & (set(sys.modules) - before)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere platformdirs has to be asked")
+def test_to_load_the_store_takes_no_slow_import(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text(good_text(), encoding="utf-8")
+    environment = os.environ | {"HOME": str(path.parent), "XDG_DATA_HOME": str(path.parent)}
+    for given in ({"POOLING_WISDOM": str(path)}, {"POOLING_WISDOM": ""}):
+        script = f"import sys\nimport pooling\nfrom pooling.tune.store import store\n{LOADED}"
+        done = subprocess.run(
+            (sys.executable, "-c", script),
+            cwd=ROOT,
+            env=environment | given,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == "[]"
 
 
 def test_frozen_writes_nothing_and_chooses_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
