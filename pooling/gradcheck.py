@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pooling.errors import GradientError, PoolingError
+from pooling.window import as_int
 
 Array = NDArray[Any]
 Cell = tuple[int, ...]
@@ -115,9 +116,15 @@ def gradcheck(
     methods = all(callable(getattr(operator, name, None)) for name in ("forward", "backward"))
     if isinstance(operator, type) or not methods:
         raise PoolingError(f"operator={operator!r} has no forward and backward: pass one, such as pooling.MaxPool(2)")
-    if cells < 1 or directions < 0:
-        raise PoolingError(f"cells={cells}, directions={directions}: give at least 1 cell and 0 directions")
-    given = np.asarray(x)
+    cells = as_int("cells", cells, cells, least=1)
+    directions = as_int("directions", directions, directions, least=0)
+    seed = as_int("seed", seed, seed, least=0)
+    if not isinstance(arguments, tuple | list):
+        raise PoolingError(f"arguments={arguments!r}: give a tuple of what forward takes beside x, such as (indices,)")
+    try:
+        given = np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PoolingError(f"x is no array: {error}; pass one, or lists of equal lengths") from None
     if given.dtype.kind not in "fiub":
         raise PoolingError(f"x has dtype {given.dtype}: gradients are checked at real numbers; pass floats")
     if not np.isfinite(given).all():
