@@ -109,6 +109,8 @@ def joined(old: Record, new: Record) -> Record:
             candidates[name] = one
     if candidates == dict(new.candidates):
         return new
+    if candidates == dict(old.candidates):  # all that is told is known already, or measured later
+        return old
     choice = chosen(candidates, new.choice) or new.choice
     return replace(new, choice=choice, candidates=candidates)
 
