@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import pytest
 import pooling
 from pooling.tune import wisdom
 from pooling.tune.machine import machine
-from pooling.tune.store import here, location, store
+from pooling.tune.store import here, location, locked, store
 from pooling.tune.wisdom import from_text
 from tests.wisdom import SHAPE, key, made_up, store_in
 
@@ -88,6 +89,34 @@ def test_a_damaged_file_is_set_aside_with_one_warning(path: Path, damage: str) -
     assert aside.read_text(encoding="utf-8") == DAMAGED[damage]
     assert store.add(key(), made_up({"strided_slices": 1.0}))
     assert from_text(path.read_text(encoding="utf-8")).count == 1
+
+
+def test_a_call_does_not_wait_long_for_who_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.parent.mkdir()
+    path.write_text("{", encoding="utf-8")
+    monkeypatch.setattr(sys.modules["pooling.tune.store"], "GLANCE_S", 0.05)
+    with locked(path):
+        began = perf_counter()
+        with pytest.warns(pooling.WisdomWarning, match="left alone"):
+            pools()
+        assert perf_counter() - began < 10
+    assert path.read_text(encoding="utf-8") == "{"
+
+
+def test_whatever_a_file_says_can_be_written_again(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text(changed(("machines", "\ud800"), {"cpu": "\ud800"}), encoding="utf-8")
+    assert store.add(key(), made_up({"strided_slices": 1.0}))
+    assert "\ud800" in from_text(path.read_text(encoding="utf-8")).machines
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files on this system")
+def test_beside_what_is_no_file_no_lock_is_left(path: Path) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path)
+    with pytest.warns(pooling.WisdomWarning, match="not a file"):
+        assert not store.add(key(), made_up({"strided_slices": 1.0}))
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_what_was_set_aside_before_is_not_overwritten(path: Path) -> None:

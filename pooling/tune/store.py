@@ -31,6 +31,9 @@ LARGEST = 1 << 24
 WAIT_S = 30.0
 """How long to wait for others who write."""
 
+GLANCE_S = 1.0
+"""The same while a call that pools waits, which could not even read: it goes by the rule instead."""
+
 
 class WisdomWarning(UserWarning):
     """Something is wrong with the store of measured choices; choices are made all the same."""
@@ -170,6 +173,8 @@ class Store:
 
     def _change_file(self, path: Path, known: Wisdom, edit: Callable[[Wisdom], None]) -> Wisdom:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise OSError("it is not a file")  # a device, say, whose folder shall have no lock of ours either
         with locked(path):
             wisdom = self.read(path, have_lock=True, instead=known)
             edit(wisdom)
@@ -197,7 +202,7 @@ class Store:
     def _again_with_lock(self, path: Path) -> bool:
         """Look again when nobody writes, and set the file aside if it is still damaged; False if that is not possible."""
         try:
-            with locked(path):
+            with locked(path, GLANCE_S):
                 self.read(path, have_lock=True)
         except (OSError, NotImplementedError):
             return False
@@ -260,15 +265,15 @@ def write(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, wait_s: float = WAIT_S) -> Iterator[None]:
     """Hold the lock of a file; OSError when it can't be had."""
     from filelock import FileLock, Timeout
 
     try:
-        with FileLock(f"{path}.lock", timeout=WAIT_S):
+        with FileLock(f"{path}.lock", timeout=wait_s):
             yield
     except Timeout:
-        raise OSError(f"another process has held {path.name}.lock for {WAIT_S:g} s") from None
+        raise OSError(f"another process has held {path.name}.lock for {wait_s:g} s") from None
 
 
 def _said(error: Exception) -> str:

@@ -128,7 +128,7 @@ def to_text(wisdom: Wisdom) -> str:
             for name, records in wisdom.records.items()
         },
     }
-    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(data, indent=1, allow_nan=False) + "\n"
 
 
 def _record_data(record: Record) -> dict[str, Any]:
