@@ -37,6 +37,9 @@ from pooling.errors import PoolingError
 from pooling.operators import Operator
 from pooling.tune.layer import DIRECTIONS, Layer
 
+LEFT_OUT = ("backend", "rng", "random_samples")
+"""Arguments that are not written: which backend is to be found out, and where windows fall by chance says nothing of speed."""
+
 OF_LAYER = ("shape", "dtype", "direction", "count")
 
 
@@ -106,7 +109,7 @@ def data_of(layer: Layer) -> dict[str, Any]:
     data |= {"dtype": str(layer.facts().dtype), "direction": layer.direction, "count": layer.count}
     given = vars(operator) | operator._of_problem
     for name, argument in inspect.signature(type(operator)).parameters.items():
-        if name != "backend" and given[name] != argument.default:
+        if name not in LEFT_OUT and given[name] != argument.default:
             data[name] = given[name]
     return data
 

@@ -89,6 +89,15 @@ def test_what_was_recorded_can_be_written_and_read(tmp_path: Path) -> None:
     assert [layer_of(data_of(one)).facts() for one in seen] == [one.facts() for one in seen]
 
 
+@pytest.mark.parametrize("options", [{}, {"rng": 3}, {"random_samples": np.full((1, 1, 2), 0.5)}])
+def test_windows_drawn_by_chance_can_be_written(tmp_path: Path, options: Any) -> None:
+    with pooling.record() as seen:
+        pooling.FractionalMaxPool(2, output_size=3, **options)(np.zeros((1, 1, 8, 8), np.float32))
+    write(tmp_path / "seen.json", list(seen))
+    (layer,) = read(tmp_path / "seen.json")
+    assert layer.facts().key == next(iter(seen)).facts().key
+
+
 def test_every_operator_has_a_name() -> None:
     assert {"max", "MaxPool", "avg", "AvgPool"} <= set(operators())
 
