@@ -30,6 +30,7 @@ import inspect
 import io
 import json
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,13 @@ OF_LAYER = ("shape", "dtype", "direction", "count")
 
 def operators() -> dict[str, type[Operator]]:
     """The operators by what a file may call them: ``max`` and ``MaxPool``."""
+    import_module("pooling.public")  # a class is among its parent's when its module is loaded, and this loads them all
     found: dict[str, type[Operator]] = {}
     todo = list(Operator.__subclasses__())
     while todo:
         one = todo.pop()
         todo += one.__subclasses__()
-        if not one.__name__.startswith("_"):
+        if one.__name__.endswith("Pool"):  # not what several of them have in common
             found |= {one.__name__.removesuffix("Pool").lower(): one, one.__name__: one}
     return found
 
@@ -134,8 +136,8 @@ def read(path: Path, batch: int | None = None) -> list[Layer]:
             entries: Sequence[Any] = _from_onnx(path, batch)
             defaults: Mapping[str, Any] = {}
         else:
-            entries, defaults = _entries(path.suffix, path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+            entries, defaults = _entries(path.suffix, path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise PoolingError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     layers = []
     for number, entry in enumerate(entries, start=1):
