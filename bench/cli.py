@@ -234,7 +234,7 @@ def train(
     console = Console(stderr=True)
     with complaints(console):
         from bench.mnist import data
-        from bench.mnist.command import run
+        from bench.mnist.command import check, run
 
         options = {
             "network": network,
@@ -250,6 +250,7 @@ def train(
             "threads": threads or pooling.get_num_threads(),
             "rung": rung,
         }
+        check(options)  # before the data, which take a second to load, or minutes to come
         try:
             with interruptible():
                 run(data.load(data_dir), **options)

@@ -154,7 +154,7 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
         if dtype is not None:  # which NumPy takes for float64
             known: np.dtype[Any] = np.dtype(dtype)
             return known
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):
         pass
     raise DTypeError(f"dtype={dtype!r}: NumPy knows no such dtype; give one such as 'float32' or x.dtype")
 

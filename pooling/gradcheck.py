@@ -112,21 +112,23 @@ def gradcheck(
     pooling.errors.GradientError: backward pays every tied cell: of a dy of 1 at output (0, 0, 0, 0), 4 cells get up to
     1 each, the first of them cell (0, 0, 0, 0); together they get 4, expected 1
     """
-    methods = all(callable(getattr(operator, name, None)) for name in ("forward", "backward"))
-    if isinstance(operator, type) or not methods:
+    if isinstance(operator, type) or not all(callable(getattr(operator, m, None)) for m in ("forward", "backward")):
         raise PoolingError(f"operator={operator!r} has no forward and backward: pass one, such as pooling.MaxPool(2)")
-    if cells < 1 or directions < 0:
-        raise PoolingError(f"cells={cells}, directions={directions}: give at least 1 cell and 0 directions")
-    given = np.asarray(x)
+    for name, value, least in (("cells", cells, 1), ("directions", directions, 0), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise PoolingError(f"{name}={value!r}: give an int, at least {least}")
+    try:
+        given = np.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise PoolingError(f"x is no array: {error}; pass one, or lists of equal lengths") from None
     if given.dtype.kind not in "fiub":
         raise PoolingError(f"x has dtype {given.dtype}: gradients are checked at real numbers; pass floats")
     if not np.isfinite(given).all():
         raise PoolingError("x holds NaN or infinity, where there are no differences: pass finite numbers")
     if given.size == 0:
         return Checked(0, 0, 0, 0, 0, "float64")
-    check = _Check(
-        operator, arguments, *_prepared(given, _dtype(operator, given, arguments)), np.random.default_rng(seed)
-    )
+    prepared = _prepared(given, _dtype(operator, given, arguments))
+    check = _Check(operator, arguments, *prepared, np.random.default_rng(seed))
     if getattr(operator, "op", None) == "max" if shifts is None else shifts:
         check.shifts()
     check.repeats()
@@ -225,8 +227,7 @@ class _Check:
 
     def backward(self, dy: Array) -> Array:
         """dx in float64."""
-        given = dy.astype(self.x.dtype)
-        before = given.copy()
+        given, before = dy.astype(self.x.dtype), dy.astype(self.x.dtype)
         dx = np.asarray(self.operator.backward(given, self.saved))
         if dx.shape != self.x.shape:
             raise GradientError(f"dx has shape {dx.shape}, expected {self.x.shape}, that of x")

@@ -30,6 +30,7 @@ import inspect
 import io
 import json
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,21 @@ from pooling.errors import PoolingError
 from pooling.operators import Operator
 from pooling.tune.layer import DIRECTIONS, Layer
 
+LEFT_OUT = ("backend", "rng", "random_samples")
+"""Arguments that are not written: which backend is to be found out, and where windows fall by chance says nothing of speed."""
+
 OF_LAYER = ("shape", "dtype", "direction", "count")
 
 
 def operators() -> dict[str, type[Operator]]:
     """The operators by what a file may call them: ``max`` and ``MaxPool``."""
+    import_module("pooling.public")  # a class is among its parent's when its module is loaded, and this loads them all
     found: dict[str, type[Operator]] = {}
     todo = list(Operator.__subclasses__())
     while todo:
         one = todo.pop()
         todo += one.__subclasses__()
-        if not one.__name__.startswith("_"):
+        if one.__name__.endswith("Pool"):  # not what several of them have in common
             found |= {one.__name__.removesuffix("Pool").lower(): one, one.__name__: one}
     return found
 
@@ -106,7 +111,7 @@ def data_of(layer: Layer) -> dict[str, Any]:
     data |= {"dtype": str(layer.facts().dtype), "direction": layer.direction, "count": layer.count}
     given = vars(operator) | operator._of_problem
     for name, argument in inspect.signature(type(operator)).parameters.items():
-        if name != "backend" and given[name] != argument.default:
+        if name not in LEFT_OUT and given[name] != argument.default:
             data[name] = given[name]
     return data
 
@@ -131,8 +136,8 @@ def read(path: Path, batch: int | None = None) -> list[Layer]:
             entries: Sequence[Any] = _from_onnx(path, batch)
             defaults: Mapping[str, Any] = {}
         else:
-            entries, defaults = _entries(path.suffix, path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+            entries, defaults = _entries(path.suffix, path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise PoolingError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     layers = []
     for number, entry in enumerate(entries, start=1):

@@ -164,6 +164,8 @@ def test_wrong_result_is_told_and_fails(tmp_path: Path, monkeypatch: pytest.Monk
         (("plots", "--out", "nowhere"), "nowhere has no results; measure first: python -m bench report --out nowhere"),
         (("plots", "--out", "nowhere", "--preset", "full"), "measure first: python -m bench report"),
         (("train", "--data-dir", "nowhere"), "nowhere has no train-images"),
+        (("train", "--data-dir", "nowhere", "--backend", "repeat_mask"), "--backend repeat_mask can't do this: "),
+        (("train", "--data-dir", "nowhere", "--ties", "none"), "--ties none: choose one of"),
     ],
 )
 def test_mistakes_are_told_in_a_line(arguments: tuple[str, ...], message: str) -> None:

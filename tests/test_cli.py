@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +35,28 @@ def test_no_command_shows_the_help() -> None:
     result = run()
     assert result.exit_code == 0
     assert all(command in result.stdout for command in ("info", "pick", "check"))
+
+
+def test_wisdom_alone_shows_its_help() -> None:
+    result = run("wisdom")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "forget" in result.stdout
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_bars_are_printed_whatever_the_encoding(encoding: str) -> None:
+    command = (sys.executable, "-m", "pooling", "pick", "--shape", "4,4,8,8", "--kernel", "2")
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert b" us  " in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk at hand")
+def test_a_full_disk_is_one_line() -> None:
+    command = (sys.executable, "-m", "pooling", "pick", "--shape", "4,4,8,8", "--kernel", "2")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
 
 
 def test_version() -> None:

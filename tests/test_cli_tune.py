@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 import pooling
 from pooling.backends import REGISTRY
 from pooling.cli import app
+from pooling.cli.tune import _bar
 from pooling.tune import measure as measuring
 from pooling.tune.store import here, store
 from pooling.tune.wisdom import from_text
@@ -122,6 +124,25 @@ def test_show(path: Path) -> None:
     assert key() in shown
     assert "argmax_switches 2.50x" in shown
     assert from_text(run("wisdom", "show", "--json").stdout).records[here()].keys() == {key()}
+
+
+def test_the_bar_fits_into_the_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    with _bar(60.0) as show:
+        show(1, 3, key(operator=pooling.MaxPool(3, 2, 1)))
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err).splitlines()
+    assert any("1/3 at most 60 s left training max [size" in line for line in lines), lines
+
+
+def test_import_of_what_is_older_changes_nothing(tmp_path: Path) -> None:
+    old, new = "2026-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00"
+    store.add(key(), made_up({"strided_slices": 20.0, "argmax_switches": 20.1}, "strided_slices", measured=old))
+    run("wisdom", "export", str(tmp_path / "old.json"))
+    run("wisdom", "forget", "--all")
+    store.add(key(), made_up({"strided_slices": 20.0, "argmax_switches": 20.1}, "argmax_switches", measured=new))
+    assert "0 taken, 1 known already, 0 refused" in run("wisdom", "import", str(tmp_path / "old.json")).stdout
+    assert pooling.pick(SHAPE, "float32", pooling.MaxPool(2)) == "argmax_switches"
 
 
 def test_export_import_and_forget(tmp_path: Path, path: Path) -> None:

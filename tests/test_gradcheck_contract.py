@@ -159,8 +159,11 @@ def test_x_that_cannot_be_checked_is_a_value_error(x: Array, says: str) -> None:
 def test_an_operator_without_the_pair_and_wrong_numbers_are_named() -> None:
     with pytest.raises(pooling.PoolingError, match=r"forward returned ndarray, not the tuple \(y, saved\)"):
         pooling.gradcheck(Faulty(forward=lambda x: x), X)
-    with pytest.raises(pooling.PoolingError, match="cells=0"):
-        pooling.gradcheck(max_pool(2), X, cells=0)
+    for wrong in ({"cells": 0}, {"cells": 1.5}, {"directions": None}, {"seed": -1}):
+        with pytest.raises(pooling.PoolingError, match="=".join(map(str, *wrong.items()))):
+            pooling.gradcheck(max_pool(2), X, **wrong)
+    with pytest.raises(pooling.PoolingError, match=r"x is no array: .*lists of equal lengths"):
+        pooling.gradcheck(max_pool(2), [[1.0, 2.0], [3.0]])
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.bool_, np.float16, np.float32])

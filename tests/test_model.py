@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 
 import pooling
 from pooling.model import data_of, layer_of, operators, read, write
+
+ROOT = Path(__file__).resolve().parent.parent
 
 TOML = """
 [defaults]
@@ -87,6 +91,34 @@ def test_what_was_recorded_can_be_written_and_read(tmp_path: Path) -> None:
     write(path, list(seen))
     assert [one.facts() for one in read(path)] == [one.facts() for one in seen]
     assert [layer_of(data_of(one)).facts() for one in seen] == [one.facts() for one in seen]
+
+
+@pytest.mark.parametrize("options", [{}, {"rng": 3}, {"random_samples": np.full((1, 1, 2), 0.5)}])
+def test_windows_drawn_by_chance_can_be_written(tmp_path: Path, options: Any) -> None:
+    with pooling.record() as seen:
+        pooling.FractionalMaxPool(2, output_size=3, **options)(np.zeros((1, 1, 8, 8), np.float32))
+    write(tmp_path / "seen.json", list(seen))
+    (layer,) = read(tmp_path / "seen.json")
+    assert layer.facts().key == next(iter(seen)).facts().key
+
+
+def test_a_process_that_has_used_none_knows_every_operator() -> None:
+    script = "from pooling.model import operators; print(*operators())"
+    done = subprocess.run((sys.executable, "-c", script), cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == set(operators()) >= {"globalavg", "adaptivemax", "fractionalmax", "lp"}
+    assert "maxoperator" not in operators()
+
+
+def test_a_table_of_excel_has_a_mark_before_it(tmp_path: Path) -> None:
+    (tmp_path / "layers.csv").write_text("shape,kernel_size\n4x4x8x8,2\n", encoding="utf-8-sig")
+    assert read(tmp_path / "layers.csv")[0].shape == (4, 4, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["deep.json", "deep.toml"])
+def test_a_deep_file_is_no_end_of_the_stack(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("a = " * name.endswith("toml") + "[" * 100_000, encoding="utf-8")
+    with pytest.raises(pooling.PoolingError, match=name):
+        read(tmp_path / name)
 
 
 def test_every_operator_has_a_name() -> None:

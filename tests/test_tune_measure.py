@@ -179,6 +179,11 @@ def test_a_budget_that_is_spent_leaves_the_rest() -> None:
     assert records() == {}
 
 
+@pytest.mark.parametrize("budget_s", [np.float32(30), np.int64(30), math.inf, 10**400])
+def test_a_budget_may_be_any_number(budget_s: Any) -> None:
+    assert len(pooling.tune([LAYER], budget_s).measured) == 1
+
+
 def test_the_layers_that_take_longest_come_first() -> None:
     layers = [
         pooling.Layer((2, 3, 12, 12), "float32", POOL),
@@ -227,6 +232,9 @@ def test_what_can_not_be_measured_is_told() -> None:
         (([LAYER], True), "budget_s=True"),
         (([LAYER], float("nan")), "budget_s=nan"),
         (([3],), "workloads holds 3"),
+        ((3,), "workloads=3: give a list"),
+        ((pooling.Layer(*LAYER),), "workloads=Layer.*: give a list"),
+        (([pooling.Layer(*LAYER, count="often")],), "count='often'"),  # type: ignore[arg-type]
         (([(SHAPE, "float32")],), "workloads holds"),
         (([(SHAPE, "float32", pooling.MaxPool(99))],), "kernel_size 99"),
     ],

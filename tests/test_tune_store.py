@@ -10,15 +10,17 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
+import platformdirs
 import pytest
 
 import pooling
 from pooling.tune import wisdom
 from pooling.tune.machine import machine
-from pooling.tune.store import here, store
+from pooling.tune.store import here, location, locked, store
 from pooling.tune.wisdom import from_text
 from tests.wisdom import SHAPE, key, made_up, store_in
 
@@ -87,6 +89,34 @@ def test_a_damaged_file_is_set_aside_with_one_warning(path: Path, damage: str) -
     assert aside.read_text(encoding="utf-8") == DAMAGED[damage]
     assert store.add(key(), made_up({"strided_slices": 1.0}))
     assert from_text(path.read_text(encoding="utf-8")).count == 1
+
+
+def test_a_call_does_not_wait_long_for_who_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.parent.mkdir()
+    path.write_text("{", encoding="utf-8")
+    monkeypatch.setattr(sys.modules["pooling.tune.store"], "GLANCE_S", 0.05)
+    with locked(path):
+        began = perf_counter()
+        with pytest.warns(pooling.WisdomWarning, match="left alone"):
+            pools()
+        assert perf_counter() - began < 10
+    assert path.read_text(encoding="utf-8") == "{"
+
+
+def test_whatever_a_file_says_can_be_written_again(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text(changed(("machines", "\ud800"), {"cpu": "\ud800"}), encoding="utf-8")
+    assert store.add(key(), made_up({"strided_slices": 1.0}))
+    assert "\ud800" in from_text(path.read_text(encoding="utf-8")).machines
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files on this system")
+def test_beside_what_is_no_file_no_lock_is_left(path: Path) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path)
+    with pytest.warns(pooling.WisdomWarning, match="not a file"):
+        assert not store.add(key(), made_up({"strided_slices": 1.0}))
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_what_was_set_aside_before_is_not_overwritten(path: Path) -> None:
@@ -167,6 +197,66 @@ def test_a_link_stays_a_link(path: Path, tmp_path: Path) -> None:
     store.add(key(), made_up({"argmax_switches": 1.0}))
     assert path.is_symlink()
     assert from_text(target.read_text(encoding="utf-8")).count == 2
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        {},
+        {"XDG_DATA_HOME": "/data"},
+        {"XDG_DATA_HOME": "not/absolute"},
+        {"HOME": "/somewhere/"},
+        {"HOME": ""},
+        {"HOME": "not/absolute"},
+        {"HOME": None},
+    ],
+)
+def test_the_folder_is_what_platformdirs_says(monkeypatch: pytest.MonkeyPatch, places: dict[str, str | None]) -> None:
+    monkeypatch.delenv("POOLING_WISDOM")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    for name, value in places.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    try:
+        expected = Path(platformdirs.user_data_dir("pooling", appauthor=False), "wisdom.json").resolve()
+    except RuntimeError:  # no absolute home
+        assert location() is None
+    else:
+        assert location() == expected
+
+
+def test_a_home_that_no_shell_has_spelled_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("POOLING_WISDOM", "~/tuned.json")
+    assert location() == (tmp_path / "tuned.json").resolve()
+
+
+LOADED = """
+before = set(sys.modules)
+store.load()
+print(sorted({"pathlib", "platformdirs", "tempfile", "filelock"} & (set(sys.modules) - before)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere platformdirs has to be asked")
+def test_to_load_the_store_takes_no_slow_import(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text(good_text(), encoding="utf-8")
+    environment = os.environ | {"HOME": str(path.parent), "XDG_DATA_HOME": str(path.parent)}
+    for given in ({"POOLING_WISDOM": str(path)}, {"POOLING_WISDOM": ""}):
+        script = f"import sys\nimport pooling\nfrom pooling.tune.store import store\n{LOADED}"
+        done = subprocess.run(
+            (sys.executable, "-c", script),
+            cwd=ROOT,
+            env=environment | given,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == "[]"
 
 
 def test_frozen_writes_nothing_and_chooses_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from bench.mnist.data import Dataset
 from bench.mnist.ladder import FASTEST, LADDER
 from bench.mnist.networks import POOLS, design_of
 from bench.mnist.train import History, Settings, train
-from pooling import PoolingError, backend
+from pooling import AvgPool, MaxPool, PoolingError, backend
 from pooling.backend import TIES
 
 
@@ -28,6 +28,14 @@ def check(options: dict[str, Any]) -> None:
     for name, choices in (("pool", POOLS), ("ties", TIES), ("rung", tuple(LADDER))):
         if name in options and options[name] not in choices:
             raise PoolingError(f"--{name} {options[name]}: choose one of {', '.join(choices)}")
+    name = options.get("backend", "auto")
+    if name == "auto":
+        return
+    chosen = backend(name)  # raises for an unknown name
+    operator = MaxPool(2, ties=options["ties"]) if options["pool"] == "max" else AvgPool(2)
+    reason = chosen.why_not((1, 1, 4, 4), "float32", operator)
+    if reason is not None and name != LADDER[options["rung"]].backend:  # a rung's own does what it can
+        raise PoolingError(f"--backend {name} can't do this: {reason}; choose auto, or another one")
 
 
 def run(dataset: Dataset, **options: Any) -> History:
@@ -39,8 +47,6 @@ def run(dataset: Dataset, **options: Any) -> History:
         An option has a value that isn't one of its own.
     """
     check(options)
-    if options["backend"] != "auto":
-        backend(options["backend"])  # raises for an unknown name
     settings = Settings(**options)
     console = Console()
     console.print(f"{dataset.name}: {dataset.note}", highlight=False)

@@ -89,5 +89,5 @@ def _padding(text: str) -> Any:
 def _dtype(text: str) -> np.dtype[Any]:
     try:
         return np.dtype(text)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):
         raise pooling.PoolingError(f"--dtype {text}: NumPy knows no such dtype; try float32") from None

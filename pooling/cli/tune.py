@@ -145,30 +145,34 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+class _Left:
+    """The time left, in words that are true whenever the bar is drawn: a layer may take long."""
+
+    def __init__(self, budget_s: float) -> None:
+        self.end = perf_counter() + budget_s
+
+    def __format__(self, spec: str) -> str:
+        return f"at most {max(0.0, self.end - perf_counter()):.0f} s left"
+
+
 @contextmanager
 def _bar(budget_s: float) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on a terminal's stderr with the layer and the time left; nothing elsewhere."""
+    """A bar on a terminal's stderr with the time left and the layer, cut where the line ends; nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.table import Column
 
-    start = perf_counter()
     columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("at most {task.fields[left]:.0f} s left  {task.description}"),
+        BarColumn(16),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None, left=budget_s)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, expand=True) as bar:
+        task = bar.add_task("", total=None, left=_Left(budget_s))
 
         def show(done: int, of: int, key: str) -> None:
-            left = max(0.0, budget_s - (perf_counter() - start))
-            bar.update(
-                task,
-                completed=done,
-                total=of,
-                left=left,
-                description=key.split(" contiguous", maxsplit=1)[0].replace("[", "\\["),
-            )
+            bar.update(task, completed=done, total=of, description=key.split(" contiguous", maxsplit=1)[0])
 
         yield show

@@ -26,12 +26,17 @@ EXAMPLES = """Examples:
 
   pooling wisdom forget inference float16"""
 
-wisdom = typer.Typer(
-    cls=OneLineErrors, rich_markup_mode=None, help="What was measured on this machine.", epilog=EXAMPLES
-)
-app.add_typer(wisdom, name="wisdom", no_args_is_help=True)
+wisdom = typer.Typer(cls=OneLineErrors, rich_markup_mode=None, epilog=EXAMPLES)
+app.add_typer(wisdom, name="wisdom")
 
 Everything = Annotated[bool, typer.Option("--all", help="Of all machines and versions in the file.")]
+
+
+@wisdom.callback(invoke_without_command=True)
+def wisdom_command(context: typer.Context) -> None:
+    """What was measured on this machine."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @wisdom.command()

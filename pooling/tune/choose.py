@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import DTypeLike
 
-from pooling.backend import Describes, Problem
+from pooling.backend import DTYPES, Describes, Problem
 from pooling.backends import REGISTRY
 from pooling.errors import UnsupportedError
 from pooling.threads import chosen_threads, get_num_threads
@@ -131,7 +131,10 @@ def _able(about: Facts) -> list[str]:
             *(name for name in rule.PREFERENCE if name in reasons),
             *(n for n in reasons if n not in rule.PREFERENCE),
         ]
-        raise UnsupportedError("no backend can do this: " + "; ".join(f"{name}: {reasons[name]}" for name in order))
+        told = "; ".join(f"{name}: {reasons[name]}" for name in order)
+        if about.dtype.kind != "f" or about.dtype.char not in DTYPES:
+            told += f"; with dtype={about.dtype} none can: pool x.astype(np.float32)"
+        raise UnsupportedError(f"no backend can do this: {told}")
     return able
 
 

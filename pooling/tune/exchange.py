@@ -12,7 +12,7 @@ from pooling.errors import PoolingError
 from pooling.tune.candidates import source_of
 from pooling.tune.machine import machine
 from pooling.tune.store import frozen, here, location, locked, store, text_of, write
-from pooling.tune.wisdom import Record, Wisdom, WisdomError, chosen, sift, to_text
+from pooling.tune.wisdom import Record, Wisdom, WisdomError, chosen, joined, sift, to_text
 
 
 @dataclass
@@ -73,7 +73,7 @@ def import_file(path: Path) -> Imported:
                 imported.refused.setdefault(key, f"it was measured with other {', '.join(differ) or 'facts'}")
             elif (kept := _usable(record)) is None:
                 imported.refused[key] = _why_not(record)
-            elif store.get(key) == kept:
+            elif (stored := store.get(key)) is not None and joined(stored, kept) == stored:
                 imported.known.append(key)
             else:
                 taken[key] = kept

@@ -133,7 +133,7 @@ def facts(
     PoolingError
         An argument is wrong, or the operator can't be applied to such arrays.
     """
-    if direction not in DIRECTIONS:
+    if not isinstance(direction, str) or direction not in DIRECTIONS:
         raise PoolingError(f"direction={direction!r}: it must be one of {', '.join(map(repr, DIRECTIONS))}")
     if isinstance(shape, str) or not isinstance(shape, Sequence):
         raise PoolingError(f"shape={shape!r}: give the input's shape, such as (64, 20, 24, 24)")

@@ -31,6 +31,9 @@ LARGEST = 1 << 24
 WAIT_S = 30.0
 """How long to wait for others who write."""
 
+GLANCE_S = 1.0
+"""The same while a call that pools waits, which could not even read: it goes by the rule instead."""
+
 
 class WisdomWarning(UserWarning):
     """Something is wrong with the store of measured choices; choices are made all the same."""
@@ -45,18 +48,36 @@ def location() -> Path | None:
     """The file: POOLING_WISDOM, or in that folder, or in the user's data folder; None if there is none, or it is /dev/null."""
     from pathlib import Path
 
+    place = _place()
+    return None if place is None else Path(place)
+
+
+def _place() -> str | None:
+    """The same as text: a process that only looks for records need not wait 4 ms for the import of pathlib."""
     given = os.environ.get("POOLING_WISDOM")
     if given == os.devnull:
         return None
     try:
         if given:
+            given = os.path.expanduser(given)  # written in a file of settings, no shell has done it
             folder = given.endswith(("/", os.sep)) or os.path.isdir(given)
-            return Path(os.path.realpath(Path(given, FILE) if folder else given))
-        import platformdirs
-
-        return Path(os.path.realpath(Path(platformdirs.user_data_dir("pooling", appauthor=False), FILE)))
+            return os.path.realpath(os.path.join(given, FILE) if folder else given)
+        return os.path.realpath(os.path.join(_data_folder(), FILE))
     except (OSError, RuntimeError, ValueError):
         return None
+
+
+def _data_folder() -> str:
+    """What platformdirs says; where that is simple, without its import, which takes 7 ms."""
+    if sys.platform == "linux" and "ANDROID_DATA" not in os.environ:
+        folder, home = os.environ.get("XDG_DATA_HOME", ""), os.environ.get("HOME", "")
+        if os.path.isabs(folder):
+            return os.path.join(folder, "pooling")
+        if not folder and os.path.isabs(home):
+            return os.path.join(home, ".local", "share", "pooling")
+    import platformdirs
+
+    return platformdirs.user_data_dir("pooling", appauthor=False)
 
 
 def warn(message: str) -> None:
@@ -104,15 +125,19 @@ class Store:
             return self.records
         with self.lock:
             if self.records is None:
-                path = location()
-                self.records = Records() if path is None else self._load_file(path)
+                place = _place()
+                self.records = Records() if place is None else self._load_file(place)
             return self.records
 
-    def _load_file(self, path: Path) -> Records:
+    def _load_file(self, place: str) -> Records:
         try:
-            return Records(raw(text_of(path))[1].get(here()))
+            return Records(raw(text_of(place))[1].get(here()))
+        except FileNotFoundError:
+            return Records()
         except (WisdomError, OSError):
-            return Records(self.read(path).records.get(here()))  # which knows what to say, and to do
+            from pathlib import Path
+
+            return Records(self.read(Path(place)).records.get(here()))  # which knows what to say, and to do
 
     def reload(self) -> None:
         """Forget what was read, and let operators choose anew."""
@@ -148,6 +173,8 @@ class Store:
 
     def _change_file(self, path: Path, known: Wisdom, edit: Callable[[Wisdom], None]) -> Wisdom:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise OSError("it is not a file")  # a device, say, whose folder shall have no lock of ours either
         with locked(path):
             wisdom = self.read(path, have_lock=True, instead=known)
             edit(wisdom)
@@ -175,7 +202,7 @@ class Store:
     def _again_with_lock(self, path: Path) -> bool:
         """Look again when nobody writes, and set the file aside if it is still damaged; False if that is not possible."""
         try:
-            with locked(path):
+            with locked(path, GLANCE_S):
                 self.read(path, have_lock=True)
         except (OSError, NotImplementedError):
             return False
@@ -197,7 +224,7 @@ def here() -> str:
     return name_of(machine())
 
 
-def text_of(path: Path) -> str:
+def text_of(path: Path | str) -> str:
     """A wisdom file's text; WisdomError where it can't be one."""
     with contextlib.closing(_Descriptor(path)) as file:
         facts = os.fstat(file.number)
@@ -215,7 +242,7 @@ def text_of(path: Path) -> str:
 class _Descriptor:
     """An open file by its number; a pipe that nobody writes to is not waited for."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
 
     def close(self) -> None:
@@ -238,15 +265,15 @@ def write(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, wait_s: float = WAIT_S) -> Iterator[None]:
     """Hold the lock of a file; OSError when it can't be had."""
     from filelock import FileLock, Timeout
 
     try:
-        with FileLock(f"{path}.lock", timeout=WAIT_S):
+        with FileLock(f"{path}.lock", timeout=wait_s):
             yield
     except Timeout:
-        raise OSError(f"another process has held {path.name}.lock for {WAIT_S:g} s") from None
+        raise OSError(f"another process has held {path.name}.lock for {wait_s:g} s") from None
 
 
 def _said(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from numbers import Real
 from typing import Any
 
 from pooling.backends import REGISTRY
@@ -21,6 +22,9 @@ from pooling.window import as_int
 
 CALLS = 10
 """Calls of the likeliest candidate that there has to be time for, or a layer is not begun."""
+
+LONGEST_S = 1e9
+"""Seconds that a budget may be: thirty years, so that any number can be given that means for ever."""
 
 
 @dataclass
@@ -107,11 +111,15 @@ def tune(
     """
     if frozen():
         raise PoolingError("POOLING_FROZEN is set, so nothing may be measured or written: unset it to tune")
-    if isinstance(budget_s, bool) or not isinstance(budget_s, int | float) or not budget_s > 0:
+    if isinstance(budget_s, bool) or not isinstance(budget_s, Real) or not budget_s > 0:
         raise PoolingError(f"budget_s={budget_s!r}: it must be a positive number of seconds")
     if threads is not None:
         threads = as_int("threads", threads, threads, least=1)
-    clock = Clock(budget_s)
+    if isinstance(workloads, Layer) or not isinstance(workloads, Iterable):
+        raise PoolingError(
+            f"workloads={workloads!r}: give a list of layers, such as [pooling.Layer(shape, dtype, operator)]"
+        )
+    clock = Clock(float(min(budget_s, LONGEST_S)))
     todo = _by_weight([layer for one in workloads for layer in as_layers(one)], threads)
     tuned = Tuned()
     before = get_num_threads()
@@ -152,7 +160,7 @@ def _by_weight(layers: Sequence[Layer], threads: int | None) -> list[tuple[Facts
         about = layer.facts(threads)
         able, _ = sort_out(about)
         expected = (rule.seconds(about, rule.fastest(about, able)) if able else None) or 1e-9 * about.nbytes
-        weight = expected * max(layer.count, 1)
+        weight = expected * max(as_int("count", layer.count, layer.count, least=0), 1)
         weights[about.key] = weights.get(about.key, 0.0) + weight
         if about.key not in found or found[about.key][0] < weight:
             found[about.key] = (weight, about, f"{tuple(layer.shape)} {about.dtype}")

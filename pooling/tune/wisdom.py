@@ -109,6 +109,8 @@ def joined(old: Record, new: Record) -> Record:
             candidates[name] = one
     if candidates == dict(new.candidates):
         return new
+    if candidates == dict(old.candidates):  # all that is told is known already, or measured later
+        return old
     choice = chosen(candidates, new.choice) or new.choice
     return replace(new, choice=choice, candidates=candidates)
 
@@ -126,7 +128,7 @@ def to_text(wisdom: Wisdom) -> str:
             for name, records in wisdom.records.items()
         },
     }
-    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(data, indent=1, allow_nan=False) + "\n"
 
 
 def _record_data(record: Record) -> dict[str, Any]:
