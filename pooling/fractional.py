@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pooling.arrays import as_plain
+from pooling.arrays import as_plain, as_plain_array
 from pooling.axis import regions
 from pooling.backend import Array, Kept, Problem, Ties
 from pooling.backends import backend as backend_named
@@ -137,6 +137,8 @@ class FractionalMaxPool(MaxOperator):
     array([[[1., 2., 4., 5., 7.]]], dtype=float32)
     """
 
+    drawn = True
+
     def __init__(
         self,
         kernel_size: IntOrSeq,
@@ -156,7 +158,8 @@ class FractionalMaxPool(MaxOperator):
         rule = Fractional(as_plain(kernel_size), as_plain(output_size), as_plain(output_ratio))
         if output_ratio is not None:
             for ratio in rule.output_ratio if isinstance(rule.output_ratio, tuple) else (rule.output_ratio,):
-                if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 < float(ratio) < 1:
+                number: Any = ratio  # as it is: a large int has no float to compare
+                if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 < number < 1:
                     raise PoolingError(f"output_ratio={rule.output_ratio!r}: {ratio!r} is not between 0 and 1")
         rule.sizes((1,) * (rule.ndim or 1))  # wrong values are found here and not at the first call
         super().__init__(rule, data_format, backend, ties=ties)
@@ -231,7 +234,7 @@ class FractionalMaxPool(MaxOperator):
 
 def as_samples(given: Any) -> Array:
     """`random_samples` as an array of floats."""
-    samples = np.asarray(given)
+    samples = as_plain_array("random_samples", given)
     if samples.dtype.kind != "f":
         raise PoolingError(f"random_samples has dtype {samples.dtype}: give floats from 0 to 1")
     if samples.ndim < 1 or not ((samples >= 0) & (samples <= 1)).all():
