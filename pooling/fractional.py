@@ -6,6 +6,8 @@ pooled together, as one array, by any backend; with a sample for all of them the
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -169,6 +171,15 @@ class FractionalMaxPool(MaxOperator):
             self.rng = np.random.default_rng(rng)
         except (TypeError, ValueError):
             raise PoolingError(f"rng={rng!r}: give a numpy.random.Generator, or a seed") from None
+
+    def settled(self, shape: Sequence[int]) -> FractionalMaxPool:
+        """This operator with the windows that it would draw next for arrays of `shape`, and from then on no others."""
+        if self.random_samples is not None:
+            return self
+        size = self.problem(shape).window.input_size
+        other = copy.copy(self)
+        other.random_samples = copy.deepcopy(self.rng).random((math.prod(shape) // math.prod(size), len(size)))
+        return other
 
     def _make_plan(self, *arguments: Any) -> Plan:
         plan = super()._make_plan(*arguments)

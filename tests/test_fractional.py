@@ -197,3 +197,15 @@ def test_what_groups_kept(samples: Any) -> None:
     if samples is not None:  # with several groups, what they keep are copies
         with pytest.raises(pooling.PoolingError, match="out overlaps"):
             pool.backward(y.copy(), saved, out=x)
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_gradients_of_windows_that_are_drawn(data_format: Any) -> None:
+    """Differences between two forward passes mean nothing where each draws its own windows: checking draws once."""
+    x = np.random.default_rng(0).standard_normal((2, 6, 7, 3))
+    pool = pooling.FractionalMaxPool(2, output_ratio=0.6, rng=0, data_format=data_format, backend="numba_loops")
+    before = pool.rng.bit_generator.state
+    pooling.gradcheck(pool, x)
+    assert pool.rng.bit_generator.state == before
+    assert pool.random_samples is None
+    np.testing.assert_array_equal(pool.settled(x.shape)(x), pool(x))
