@@ -36,6 +36,9 @@ from pooling.window import per_axis
 DataFormat = Literal["channels_first", "channels_last"]
 DATA_FORMATS: tuple[DataFormat, ...] = ("channels_first", "channels_last")
 
+MOST_DIMENSIONS = 62
+"""Spatial dimensions: NumPy's arrays have up to 64, and backends see two more."""
+
 MAX_PLANS = 128
 """Plans an operator remembers; beyond that it forgets them all, so that ever-changing shapes can't fill memory."""
 
@@ -162,6 +165,8 @@ class Operator:
                 f"x has {ndim} dimensions, which does not go with {self.rule.told} in {self.data_format}: "
                 f"{self.rule.dimensions}" + (", beside the channels' own" if self._trailing else "")
             )
+        if n > MOST_DIMENSIONS:
+            raise PoolingError(f"{self.rule.told}: {n} spatial dimensions are too many, use at most {MOST_DIMENSIONS}")
         return n
 
     def _plan(self, x: Array, training: bool) -> Plan:
