@@ -9,16 +9,22 @@ import numpy as np
 
 from pooling.backend import DTYPES, Array, computed_in
 from pooling.errors import DTypeError, PoolingError
+from pooling.window import is_many
+
+
+def as_plain_array(name: str, value: Any) -> Array:
+    """`value` as an array, of any dtype and order, and without a mask that would be ignored."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"{name} is a masked array, whose mask pooling would ignore: pass {name}.filled(value)")
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PoolingError(f"{name} is no array: {error}; pass one, or lists of equal lengths") from None
 
 
 def as_array(name: str, value: Any) -> Array:
     """`value` as a C-contiguous and aligned array of a dtype that pooling knows; a copy only if it is not one already."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise DTypeError(f"{name} is a masked array, whose mask pooling would ignore: pass {name}.filled(value)")
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise PoolingError(f"{name} is no array: {error}; pass one, or lists of equal lengths") from None
+    array = as_plain_array(name, value)
     if computed_in(array.dtype).char not in DTYPES:
         raise DTypeError(
             f"{name} has dtype {array.dtype}: pooling takes bool, integers, float16, float32 and float64; "
@@ -43,6 +49,8 @@ def widened(array: Array) -> Array:
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: Any) -> Array:
     """`out`, if a result of this shape and dtype, computed from `sources`, may be written to it."""
+    if isinstance(out, np.ma.MaskedArray):
+        raise PoolingError("out is a masked array, whose mask pooling would not set: pass out.data")
     if not isinstance(out, np.ndarray):
         raise PoolingError(f"out is {type(out).__name__}: it must be a NumPy array of shape {shape} and dtype {dtype}")
     if out.shape != shape or out.dtype != dtype:
@@ -61,7 +69,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def as_plain(value: Any) -> Any:
-    """Lists and arrays as tuples, so that arguments can be compared and hashed."""
+    """Lists, ranges and arrays as tuples, so that arguments can be compared and hashed."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
-    return tuple(as_plain(v) for v in value) if isinstance(value, list | tuple) else value
+    return tuple(as_plain(v) for v in value) if is_many(value) else value

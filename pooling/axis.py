@@ -112,9 +112,13 @@ class Axis:
 
     def counts(self, include_pad: bool) -> list[int]:
         """Cells under each window: the real ones, or (`include_pad`) those of the padded input."""
-        low, high = (-self.before, self.size + self.after) if include_pad else (0, self.size)
-        starts = (o * self.stride - self.before for o in range(self.out))
-        return [sum(low <= s + k * self.dilation < high for k in range(self.kernel)) for s in starts]
+        if not include_pad:
+            counts: list[int] = self.table[:, 2].tolist()
+            return counts
+        start = np.arange(self.out) * self.stride  # in the padded input, which every window starts in
+        padded = self.before + self.size + self.after
+        within: list[int] = np.minimum(self.kernel, (padded - 1 - start) // self.dilation + 1).tolist()
+        return within
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,10 @@ class Problem:
         """Worked out once: tables are looked up by problem at every call."""
         return self._hash
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the hash: another process hashes words in another way."""
+        return {name: value for name, value in vars(self).items() if name != "_hash"}
+
     def divisors(self, dtype: DTypeLike) -> Array:
         """Avg: what each window's sum is divided by, in an array that broadcasts against the output."""
         n = self.window.ndim

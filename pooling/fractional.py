@@ -6,6 +6,8 @@ pooled together, as one array, by any backend; with a sample for all of them the
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -13,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pooling.arrays import as_plain
+from pooling.arrays import as_plain, as_plain_array
 from pooling.axis import regions
 from pooling.backend import Array, Kept, Problem, Ties
 from pooling.backends import backend as backend_named
@@ -137,6 +139,8 @@ class FractionalMaxPool(MaxOperator):
     array([[[1., 2., 4., 5., 7.]]], dtype=float32)
     """
 
+    drawn = True
+
     def __init__(
         self,
         kernel_size: IntOrSeq,
@@ -156,7 +160,8 @@ class FractionalMaxPool(MaxOperator):
         rule = Fractional(as_plain(kernel_size), as_plain(output_size), as_plain(output_ratio))
         if output_ratio is not None:
             for ratio in rule.output_ratio if isinstance(rule.output_ratio, tuple) else (rule.output_ratio,):
-                if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 < float(ratio) < 1:
+                number: Any = ratio  # as it is: a large int has no float to compare
+                if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 < number < 1:
                     raise PoolingError(f"output_ratio={rule.output_ratio!r}: {ratio!r} is not between 0 and 1")
         rule.sizes((1,) * (rule.ndim or 1))  # wrong values are found here and not at the first call
         super().__init__(rule, data_format, backend, ties=ties)
@@ -166,6 +171,15 @@ class FractionalMaxPool(MaxOperator):
             self.rng = np.random.default_rng(rng)
         except (TypeError, ValueError):
             raise PoolingError(f"rng={rng!r}: give a numpy.random.Generator, or a seed") from None
+
+    def settled(self, shape: Sequence[int]) -> FractionalMaxPool:
+        """This operator with the windows that it would draw next for arrays of `shape`, and from then on no others."""
+        if self.random_samples is not None:
+            return self
+        size = self.problem(shape).window.input_size
+        other = copy.copy(self)
+        other.random_samples = copy.deepcopy(self.rng).random((math.prod(shape) // math.prod(size), len(size)))
+        return other
 
     def _make_plan(self, *arguments: Any) -> Plan:
         plan = super()._make_plan(*arguments)
@@ -231,7 +245,7 @@ class FractionalMaxPool(MaxOperator):
 
 def as_samples(given: Any) -> Array:
     """`random_samples` as an array of floats."""
-    samples = np.asarray(given)
+    samples = as_plain_array("random_samples", given)
     if samples.dtype.kind != "f":
         raise PoolingError(f"random_samples has dtype {samples.dtype}: give floats from 0 to 1")
     if samples.ndim < 1 or not ((samples >= 0) & (samples <= 1)).all():

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pooling.arrays import as_plain, as_plain_array, check_choice
 from pooling.backend import Array, Problem
 from pooling.errors import DTypeError, PoolingError
 from pooling.taps import NOBODY, winning_taps
@@ -46,7 +47,7 @@ def flat_indices(x: Array, y: Array, taps: Array | None, problem: Problem) -> Ar
 
 def as_indices(name: str, value: Any, shape: tuple[int, ...] | None, cells: int) -> Array:
     """`value` as int64, if it holds integers from -1 (nowhere) to below `cells`, and has this shape."""
-    indices = np.asarray(value)
+    indices = as_plain_array(name, value)
     if indices.dtype.kind not in "iu":
         raise DTypeError(f"{name} has dtype {indices.dtype}: pass integers, as return_indices=True gives them")
     if shape is not None and indices.shape != shape:
@@ -132,6 +133,7 @@ def indices_to_tensorflow(
     planes, _, cells, every = _planes(indices, input_shape, data_format)
     index = as_indices("indices", indices, None, cells)
     channels = every // max(input_shape[0], 1)
+    _check_flag(include_batch_in_index)
     image = (planes // max(channels, 1)) * include_batch_in_index
     return np.where(index < 0, -1, (image * cells + index) * channels + planes % max(channels, 1))
 
@@ -153,6 +155,7 @@ def indices_from_tensorflow(
     """
     planes, _, cells, every = _planes(indices, input_shape, data_format)
     channels = max(every // max(input_shape[0], 1), 1)
+    _check_flag(include_batch_in_index)
     index = as_indices("indices", indices, None, (every if include_batch_in_index else channels) * cells)
     image = (planes // channels) * include_batch_in_index
     inside = index // channels - image * cells
@@ -162,11 +165,13 @@ def indices_from_tensorflow(
 
 def _planes(indices: Any, input_shape: Sequence[int], data_format: str) -> tuple[Array, tuple[int, ...], int, int]:
     """The number n * C + c of each index' plane, the spatial shape, its cells, and how many planes there are."""
-    if data_format not in ("channels_first", "channels_last"):
-        raise PoolingError(f"data_format={data_format!r}: it must be one of 'channels_first', 'channels_last'")
-    shape = per_axis("input_shape", tuple(input_shape), len(input_shape), least=0)
+    check_choice("data_format", data_format, ("channels_first", "channels_last"))
+    plain = as_plain(input_shape)
+    if not isinstance(plain, tuple):
+        raise PoolingError(f"input_shape={input_shape!r}: give the shape of the array that was pooled, a tuple")
+    shape = per_axis("input_shape", plain, len(plain), least=0)
     c = 1 if data_format == "channels_first" else len(shape) - 1
-    given = np.shape(indices)
+    given = as_plain_array("indices", indices).shape
     if len(shape) < 3 or len(given) != len(shape) or (given[0], given[c]) != (shape[0], shape[c]):
         raise PoolingError(
             f"input_shape={shape} does not go with indices of shape {given} in {data_format}: give the shape of the array "
@@ -179,8 +184,13 @@ def _planes(indices: Any, input_shape: Sequence[int], data_format: str) -> tuple
     return planes, spatial, math.prod(spatial), shape[0] * shape[c]
 
 
+def _check_flag(include_batch_in_index: Any) -> None:
+    if not isinstance(include_batch_in_index, bool | np.bool_):
+        raise PoolingError(f"include_batch_in_index={include_batch_in_index!r}: it must be True or False")
+
+
 def _order(storage_order: int) -> str:
-    if storage_order not in (0, 1):
+    if not isinstance(storage_order, int | np.integer) or storage_order not in (0, 1):
         raise PoolingError(f"storage_order={storage_order!r}: it must be 0 (row by row) or 1 (column by column)")
     return "F" if storage_order else "C"
 

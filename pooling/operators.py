@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -28,12 +28,16 @@ from pooling.errors import DTypeError, PoolingError, UnsupportedError
 from pooling.indices import flat_indices
 from pooling.memory import empty
 from pooling.rules import Rule
+from pooling.taps import MOST_TAPS
 from pooling.tune.choose import auto, state
 from pooling.tune.record import recordings
 from pooling.window import per_axis
 
 DataFormat = Literal["channels_first", "channels_last"]
 DATA_FORMATS: tuple[DataFormat, ...] = ("channels_first", "channels_last")
+
+MOST_DIMENSIONS = 62
+"""Spatial dimensions: NumPy's arrays have up to 64, and backends see two more."""
 
 MAX_PLANS = 128
 """Plans an operator remembers; beyond that it forgets them all, so that ever-changing shapes can't fill memory."""
@@ -53,6 +57,7 @@ class Plan:
     canonical: tuple[int, ...]
     y_canonical: tuple[int, ...]
     key: tuple[Any, ...]
+    drawn: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,25 @@ def told(problem: Problem) -> str:
     return ", ".join(words)
 
 
+def _arrays(kept: Any) -> Iterator[Array]:
+    """All arrays that a forward pass kept, those of its groups among them."""
+    if isinstance(kept, np.ndarray):
+        yield kept
+    elif isinstance(kept, tuple):
+        for each in kept:
+            yield from _arrays(each)
+
+
+def _in_order(kept: Any) -> Any:
+    """The same, with every array as kernels take it to be."""
+    if isinstance(kept, np.ndarray):
+        return in_order(kept)
+    if isinstance(kept, tuple):
+        each = map(_in_order, kept)
+        return kept._make(each) if hasattr(kept, "_make") else tuple(each)
+    return kept
+
+
 def _unwarned(name: str) -> AbstractContextManager[object]:
     """Within, NumPy says nothing of ``inf - inf`` and the like: their results are as right as any, and backends agree."""
     return _AS_IT_IS if REGISTRY[name].compiled else np.errstate(all="ignore")
@@ -98,6 +122,8 @@ class Operator:
     """What all operators share; they differ in their op, and in the rule that makes a window for an array's size."""
 
     op: ClassVar[Op]
+    drawn: ClassVar[bool] = False
+    """Whether each forward pass has windows of its own, which it keeps in groups."""
 
     def __init__(self, rule: Rule, data_format: DataFormat, backend_name: str, **of_problem: Any) -> None:
         check_choice("data_format", data_format, DATA_FORMATS)
@@ -109,6 +135,10 @@ class Operator:
         self.backend = backend_name
         self._of_problem = of_problem
         self._plans: dict[tuple[Any, ...], Plan] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, without plans: another machine, or other arguments, may ask for others."""
+        return vars(self) | {"_plans": {}}
 
     def __repr__(self) -> str:
         """The call that makes this operator, without the arguments that are left at their defaults."""
@@ -135,6 +165,8 @@ class Operator:
                 f"x has {ndim} dimensions, which does not go with {self.rule.told} in {self.data_format}: "
                 f"{self.rule.dimensions}" + (", beside the channels' own" if self._trailing else "")
             )
+        if n > MOST_DIMENSIONS:
+            raise PoolingError(f"{self.rule.told}: {n} spatial dimensions are too many, use at most {MOST_DIMENSIONS}")
         return n
 
     def _plan(self, x: Array, training: bool) -> Plan:
@@ -152,6 +184,11 @@ class Operator:
             what = {"avg": "mean", "lp": "norm"}[problem.op]
             raise DTypeError(f"x has dtype {dtype}: a {what} of it would be rounded; pass x.astype(np.float32)")
         window, n = problem.window, problem.window.ndim
+        if window.n_taps > MOST_TAPS:
+            raise PoolingError(
+                f"{self.rule.told}: a window of {window.n_taps} cells is too large, it must have at most {MOST_TAPS}; "
+                "use a smaller one with less padding"
+            )
         first = len(shape) - n - self._trailing
         outer, inner = math.prod(shape[:first]), math.prod(shape[first + n :])
         name = auto(problem, outer, inner, computed_in(dtype), training) if self.backend == "auto" else self.backend
@@ -171,6 +208,7 @@ class Operator:
             (outer, *window.input_size, inner),
             (outer, *window.output_size, inner),
             key,
+            self.drawn,
         )
 
     def _forward(self, given: Any, out: Array | None, training: bool) -> tuple[Array, Array, Saved]:
@@ -260,7 +298,7 @@ class Operator:
             )
         plan = saved.plan
         if self._plans.get(plan.key) is not plan and (
-            self.data_format != plan.data_format or self.problem(plan.shape) != plan.problem
+            self.data_format != plan.data_format or self.drawn != plan.drawn or self.problem(plan.shape) != plan.problem
         ):
             raise PoolingError(
                 f"saved comes from another operator's forward pass (of {told(plan.problem)}), not from {self!r}"
@@ -279,12 +317,11 @@ class Operator:
         if dy.dtype != plan.dtype:
             raise DTypeError(f"dy has dtype {dy.dtype}, but y has {plan.dtype}: pass dy.astype(np.{plan.dtype})")
         # Who has copied or rebuilt `saved` may have changed the order; kernels ask no array for its strides.
-        kept = tuple(in_order(kept) if isinstance(kept, np.ndarray) else kept for kept in saved.kept)
+        kept = _in_order(saved.kept)
         if out is None:
             dx = empty(plan.shape, dy.dtype)
         else:
-            arrays = [kept for kept in saved.kept if isinstance(kept, np.ndarray)]
-            dx = check_out(out, plan.shape, dy.dtype, dy, given, *arrays)
+            dx = check_out(out, plan.shape, dy.dtype, dy, given, *_arrays(saved.kept))
         if not dy.size:
             dx.fill(0)
         elif dx.size:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from numbers import Real
 from typing import Any
 
@@ -186,6 +185,10 @@ def as_power(p: Any) -> float:
     """`p` as a float above 0."""
     if isinstance(p, bool | np.bool_) or not isinstance(p, Real):
         raise PoolingError(f"p={p!r}: it must be a number above 0, or math.inf")
-    if math.isnan(p) or p <= 0:
+    try:
+        power = float(p)
+    except OverflowError:
+        raise PoolingError("p is an int above the largest float; math.inf gives the largest magnitude") from None
+    if not power > 0:
         raise PoolingError(f"p={p!r}: a norm has a power above 0; math.inf gives the largest magnitude")
-    return float(p)
+    return power

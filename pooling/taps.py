@@ -18,6 +18,10 @@ NOBODY: dict[np.dtype[Any], int] = {np.dtype(t): np.iinfo(t).max for t in (np.ui
 """The tap number, by dtype, that says that a window has no cell."""
 
 
+MOST_TAPS = max(NOBODY.values())
+"""Cells of the largest window whose taps have numbers."""
+
+
 def tap_dtype(n_taps: int) -> np.dtype[Any]:
     """The smallest dtype that holds the numbers of `n_taps` taps and :data:`NOBODY`."""
     return next(dtype for dtype, nobody in NOBODY.items() if n_taps <= nobody)

@@ -15,6 +15,7 @@ from pooling.errors import DTypeError, PoolingError
 from pooling.indices import as_indices
 from pooling.memory import empty
 from pooling.operators import DATA_FORMATS, DataFormat
+from pooling.rules import entries_of
 from pooling.window import IntOrSeq, as_int, per_axis
 
 
@@ -26,6 +27,7 @@ class Unpooled:
     x_shape: tuple[int, ...]
     dtype: np.dtype[Any]
     places: Array
+    of: tuple[Any, ...]
 
 
 class MaxUnpool:
@@ -68,20 +70,22 @@ class MaxUnpool:
         self.stride = as_plain(stride)
         self.padding = as_plain(padding)
         self.data_format = data_format
-        if self.kernel_size is not None:
-            self._default_size((1,) * (len(self.kernel_size) if isinstance(self.kernel_size, tuple) else 1))
+        names = ("kernel_size", "stride", "padding")
+        self._window(next(filter(None, (entries_of(name, getattr(self, name)) for name in names)), 1))
 
     def __repr__(self) -> str:
         names = ("kernel_size", "stride", "padding", "data_format")
         return f"MaxUnpool({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
+    def _window(self, n: int) -> tuple[Any, ...]:
+        """Kernel, stride and padding of each of `n` dimensions; no kernel and no stride where none are given."""
+        kernels = None if self.kernel_size is None else per_axis("kernel_size", self.kernel_size, n, least=1)
+        strides = kernels if self.stride is None else per_axis("stride", self.stride, n, least=1)
+        return kernels, strides, per_axis("padding", self.padding, n, least=0)
+
     def _default_size(self, outputs: Sequence[int]) -> list[tuple[int, int]]:
         """Per dimension the size that a pooling to so many outputs has, if nothing is left over, and its stride."""
-        n = len(outputs)
-        kernels = per_axis("kernel_size", self.kernel_size, n, least=1)
-        strides = kernels if self.stride is None else per_axis("stride", self.stride, n, least=1)
-        pads = per_axis("padding", self.padding, n, least=0)
-        sizes = zip(outputs, kernels, strides, pads, strict=True)
+        sizes = zip(outputs, *self._window(len(outputs)), strict=True)
         return [((out - 1) * s - 2 * pad + k, s) for out, k, s, pad in sizes]
 
     def _shape(self, shape: tuple[int, ...], output_size: Sequence[int] | None) -> tuple[tuple[int, ...], int, int]:
@@ -150,7 +154,8 @@ class MaxUnpool:
         y = as_array("y", given)
         shape, first, n = self._shape(y.shape, output_size)
         cells, inner = math.prod(shape[first : first + n]), math.prod(shape[first + n :])
-        flat = as_indices("indices", indices, y.shape, cells).reshape(-1, math.prod(y.shape[first : first + n]), inner)
+        outer, inside = math.prod(shape[:first]), math.prod(y.shape[first : first + n])
+        flat = as_indices("indices", indices, y.shape, cells).reshape(outer, inside, inner)
         planes = np.arange(len(flat), dtype=np.int64)[:, None, None]
         places = (planes * cells + flat) * inner + np.arange(inner, dtype=np.int64)
         places[flat < 0] = -1
@@ -159,7 +164,7 @@ class MaxUnpool:
         x.fill(0)
         real = places >= 0
         x.reshape(-1)[places[real]] = y.reshape(-1)[real]
-        return x, Unpooled(y.shape, shape, y.dtype, places)
+        return x, Unpooled(y.shape, shape, y.dtype, places, (self.data_format, *self._window(n)))
 
     def __call__(
         self, y: Any, indices: Any, output_size: Sequence[int] | None = None, *, out: Array | None = None
@@ -173,6 +178,11 @@ class MaxUnpool:
             kind = type(saved).__name__
             raise PoolingError(
                 f"saved is of type {kind}: pass what this operator's forward returned as its second value"
+            )
+        if saved.of != (self.data_format, *self._window(len(saved.of[-1]))):
+            raise PoolingError(
+                f"saved comes from another operator's forward pass (data_format, kernel_size, stride, padding: {saved.of}), "
+                f"not from {self!r}"
             )
         if computed_in(saved.dtype).kind != "f":
             raise DTypeError(f"y had dtype {saved.dtype}, which has no gradient: unpool y.astype(np.float32) to train")

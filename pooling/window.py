@@ -13,7 +13,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 from pooling.axis import Axis, Regions
 from pooling.errors import PoolingError
@@ -162,9 +162,14 @@ class Window:
             yield (number, (slice(None), *(o for _, o, _ in pieces)), (slice(None), *(c for _, _, c in pieces)))
 
 
+def is_many(value: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether an argument has entries; the letters of a word, and its bytes, are none."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
+
+
 def per_axis(name: str, value: IntOrSeq, n: int, least: int) -> tuple[int, ...]:
     """`value` as one int per spatial dimension, each at least `least`."""
-    entries = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,) * n
+    entries = tuple(value) if is_many(value) else (value,) * n
     if len(entries) != n:
         raise PoolingError(
             f"{name}={value!r} has {len(entries)} entries: give one int, or {n} (one per spatial dimension)"
@@ -205,7 +210,7 @@ def _pads(
             small, large = total // 2, total - total // 2
             pads.append((small, large) if padding == "same_upper" else (large, small))
         return pads
-    entries: Sequence[Any] = padding if isinstance(padding, Sequence) else (padding,) * n
+    entries: Sequence[Any] = padding if is_many(padding) else (padding,) * n
     if len(entries) != n:
         raise PoolingError(
             f"padding={padding!r} has {len(entries)} entries: give an int, or {n} ints or (before, after) pairs, "
@@ -213,7 +218,7 @@ def _pads(
         )
     pads = []
     for entry, k, d in zip(entries, kernels, dilations, strict=True):
-        pair = tuple(entry) if isinstance(entry, Sequence) else (entry, entry)
+        pair = tuple(entry) if is_many(entry) else (entry, entry)
         if len(pair) != 2:
             raise PoolingError(f"padding={padding!r}: {entry!r} is not an int or a (before, after) pair")
         before, after = (as_int("padding", p, padding, least=0) for p in pair)

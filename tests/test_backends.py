@@ -245,3 +245,15 @@ def test_every_half_comes_through_vectors() -> None:
         assert same_bits(pool(x), y)
     else:
         assert "convert float16" in reason
+
+
+@pytest.mark.parametrize("window", [(3,), (5, 1), (3, 2, 1), ((3, 5), 2)], ids=str)
+@pytest.mark.parametrize("name", pooling.backends())
+def test_the_mean_of_ones_is_one(name: str, window: tuple[Any, ...]) -> None:
+    """As in PyTorch, which divides once: a third of a third of nine is 1.0000001 in float32."""
+    pool = pooling.AvgPool(*window, backend=name)
+    x = np.ones((2, 3, 15, 15), np.float32)
+    if pooling.backend(name).why_not(x.shape, x.dtype, pool) is None:
+        assert (pool(x)[..., 1:-1, 1:-1] == 1).all()
+        back = pooling.AvgPool(3, backend=name)
+        assert (back.backward(np.full((2, 3, 5, 5), 9, np.float32), back.forward(x)[1]) == 1).all()

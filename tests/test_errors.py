@@ -338,3 +338,20 @@ def test_a_backend_is_named_and_not_passed() -> None:
 def test_what_operators_refuse_no_backend_claims(name: str, dtype: str) -> None:
     ties = pooling.backend(name).ties[0]
     assert "does not take" in str(pooling.backend(name).why_not((1, 1, 4, 4), dtype, pooling.MaxPool(2, ties=ties)))
+
+
+def test_words_and_bytes_have_no_entries() -> None:
+    x = np.zeros((1, 1, 4, 4))
+    for wrong in (b"\x02\x02", "22", bytearray(b"\2\2")):
+        with pytest.raises(pooling.PoolingError, match=r"kernel_size=.* is not an int"):
+            pooling.max_pool(x, wrong)  # type: ignore[arg-type]
+    with pytest.raises(pooling.PoolingError, match=r"padding=b.* is not an int"):
+        pooling.max_pool(x, 2, padding=b"\1\1")
+    np.testing.assert_array_equal(pooling.max_pool(x, range(2, 4)), pooling.max_pool(x, (2, 3)))
+
+
+@pytest.mark.parametrize("pool", [pooling.MaxPool, pooling.AvgPool, pooling.LpPool])
+def test_windows_with_more_taps_than_have_numbers(pool: Any) -> None:
+    for kernel, n in ((70_000, 2), (1 << 40, 1)):
+        with pytest.raises(pooling.PoolingError, match=r"kernel_size=\d+: a window of \d+ cells is too large"):
+            pool(kernel, stride=kernel, padding=kernel // 2)(np.ones((1, 1) + (4,) * n))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -155,6 +156,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "above 1": ({"random_samples": np.full((2, 3, 2), 1.5)}, r"random_samples: give an array of numbers from 0 to 1"),
     "NaN": ({"random_samples": np.full((2, 3, 2), np.nan)}, r"random_samples: give an array of numbers from 0 to 1"),
     "ints": ({"random_samples": np.zeros((2, 3, 2), int)}, r"random_samples has dtype int64: give floats"),
+    "uneven": ({"random_samples": [[0.5], [0.5, 0.5]]}, r"random_samples is no array"),
+    "ratio too large": (
+        {"output_size": None, "output_ratio": 10**400},
+        r"output_ratio=10+: 10+ is not between 0 and 1",
+    ),
     "rng": ({"rng": "random"}, r"rng='random': give a numpy\.random\.Generator, or a seed"),
     "ties": ({"ties": "any"}, r"ties='any': it must be one of"),
 }
@@ -165,3 +171,41 @@ def test_wrong_arguments(name: str) -> None:
     options, message = WRONG[name]
     with pytest.raises(pooling.PoolingError, match=f"^{message}"):
         pooling.FractionalMaxPool(**{"kernel_size": 2, "output_size": 3} | options)(np.zeros((2, 3, 9, 9)))
+
+
+def test_saved_state_of_windows_that_were_not_drawn() -> None:
+    """Where what is drawn happens to be a plain window, what was kept still has another form."""
+    drawn = pooling.FractionalMaxPool(2, 4, random_samples=[0.5, 0.5], backend="numba_loops")
+    pool = pooling.MaxPool(2, backend="numba_loops")
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8))
+    assert drawn.problem(x.shape) == pool.problem(x.shape)
+    for one, other in ((drawn, pool), (pool, drawn)):
+        y, saved = one.forward(x)
+        with pytest.raises(pooling.PoolingError, match="saved comes from another operator's forward pass"):
+            other.backward(y, saved)
+
+
+@pytest.mark.parametrize("samples", [None, [0.3, 0.6]], ids=["groups", "one"])
+def test_what_groups_kept(samples: Any) -> None:
+    """out= over what backward reads is an error, and any order of what was kept is as good, in groups too."""
+    x = np.random.default_rng(0).integers(0, 3, (2, 3, 8, 8)).astype(np.float32)
+    pool = pooling.FractionalMaxPool(2, 4, random_samples=samples, rng=0, ties="all", backend="numba_loops")
+    y, saved = pool.forward(x)
+    dx = pool.backward(y, saved)
+    groups = tuple(g._replace(kept=tuple(map(np.asfortranarray, g.kept))) for g in saved.kept)  # type: ignore[attr-defined]
+    assert same_bits(pool.backward(y, dataclasses.replace(saved, kept=groups)), dx)
+    if samples is not None:  # with several groups, what they keep are copies
+        with pytest.raises(pooling.PoolingError, match="out overlaps"):
+            pool.backward(y.copy(), saved, out=x)
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_gradients_of_windows_that_are_drawn(data_format: Any) -> None:
+    """Differences between two forward passes mean nothing where each draws its own windows: checking draws once."""
+    x = np.random.default_rng(0).standard_normal((2, 6, 7, 3))
+    pool = pooling.FractionalMaxPool(2, output_ratio=0.6, rng=0, data_format=data_format, backend="numba_loops")
+    before = pool.rng.bit_generator.state
+    pooling.gradcheck(pool, x)
+    assert pool.rng.bit_generator.state == before
+    assert pool.random_samples is None
+    np.testing.assert_array_equal(pool.settled(x.shape)(x), pool(x))

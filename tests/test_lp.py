@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -55,6 +58,7 @@ LESSONS: dict[str, tuple[list[float], dict[str, Any], list[float], list[float]]]
     "below 1": ([4, 9, 0, 1], {"p": 0.5}, [25, 1], [2.5, 5 / 3, 0, 10]),
     "padding alone": ([4], {"stride": 1, "padding": 2, "dilation": 2}, [4, 0, 4], [101]),
     "padding alone has no magnitude": ([-4], {"stride": 1, "padding": 2, "dilation": 2, "p": math.inf}, [4, 0, 4], [-101]),
+    "a zero beside a NaN": ([math.nan, 0, 3, 4], {"p": 3}, [math.nan, 91 ** (1 / 3)], [math.nan, math.nan]),
     "a NaN": ([math.nan, 1, 3, 4], {}, [math.nan, 5], [math.nan, math.nan, 6, 8]),
     "inf": ([math.inf, 1, -3, 4], {"p": 1}, [math.inf, 7], [1, 1, -10, 10]),
 }  # fmt: skip
@@ -161,6 +165,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "NaN": ({"p": math.nan}, r"p=nan: a norm has a power above 0"),
     "-inf": ({"p": -math.inf}, r"p=-inf: a norm has a power above 0"),
     "word": ({"p": "2"}, r"p='2': it must be a number above 0, or math\.inf"),
+    "too large": ({"p": 10**400}, r"p is an int above the largest float"),
     "bool": ({"p": True}, r"p=True: it must be a number"),
     "None": ({"p": None}, r"p=None: it must be a number"),
     "signed": ({"signed": 1}, r"signed=1: it must be True or False"),
@@ -180,3 +185,24 @@ def test_wrong_arguments(name: str) -> None:
 def test_integers_have_no_norm() -> None:
     with pytest.raises(pooling.DTypeError, match=r"x has dtype int32: a norm of it would be rounded; pass x\.astype"):
         pooling.lp_pool(np.zeros((1, 1, 4, 4), np.int32), 2)
+
+
+@pytest.mark.parametrize("p", [2, math.inf])
+@pytest.mark.parametrize("name", NAMES)
+def test_operators_and_what_they_saved_are_pickled(name: str, p: float) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 4))
+    pool = pooling.LpPool(2, p, backend=name)
+    y, saved = pool.forward(x)
+    ways: tuple[Callable[[Any], Any], ...] = (copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value)))
+    for how in ways:
+        np.testing.assert_array_equal(how(pool).backward(y, how(saved)), pool.backward(y, saved))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signaling_nans(name: str) -> None:
+    """NumPy warns of them, and here a warning is an error."""
+    x = np.array([[[0x7FA00000, 0x3F800000, 0, 0]]], np.uint32).view(np.float32)
+    pool = pooling.LpPool(2, math.inf, backend=name)
+    y, saved = pool.forward(x)
+    np.testing.assert_array_equal(y, [[[math.nan, 0]]])
+    np.testing.assert_array_equal(pool.backward(np.ones_like(y), saved), [[[math.nan, 0, 0, 0]]])

@@ -223,3 +223,38 @@ def test_saved_state_of_another_operator_or_backend() -> None:
     for wrong in (None, y, (y, saved), saved.kept, 3, object()):
         with pytest.raises(PoolingError, match=r"saved is of type .*: pass what this operator's forward returned"):
             pool.backward(y, wrong)  # type: ignore[arg-type]
+
+
+def test_copies_of_an_operator_go_their_own_way() -> None:
+    """A pickle or copy has no plans: another machine, or another backend, may ask for others."""
+    pool = pooling.MaxPool(2, backend="numba_loops")
+    x = image()
+    pool.forward(x)
+    other = copy.copy(pool)
+    other.backend = "strided_slices"
+    assert other.forward(x)[1].backend == "strided_slices"
+    assert pool.forward(x)[1].backend == "numba_loops"
+    problem = pool.problem(SHAPE)
+    hash(problem)
+    assert "_hash" not in problem.__getstate__()
+    assert pickle.loads(pickle.dumps(problem)) == problem
+
+
+def test_a_masked_out() -> None:
+    out = np.ma.zeros((4, 6, 4, 5), np.float32)
+    for name in ("auto", "strided_slices"):
+        with pytest.raises(PoolingError, match=r"out is a masked array.*pass out\.data"):
+            pooling.max_pool(image(), 2, out=out, backend=name)
+
+
+@pytest.mark.parametrize("name", ["auto", *pooling.backends()])
+def test_many_dimensions(name: str) -> None:
+    """NumPy ends at 64 dimensions; views that split each in two end sooner, and say so."""
+    x = np.ones((1,) * 64, np.float32)
+    for n in (30, 31, 62):
+        for pool in (pooling.MaxPool((1,) * n, backend=name), pooling.AvgPool((1,) * n, backend=name)):
+            if name == "auto" or pooling.backend(name).why_not(x.shape, x.dtype, pool) is None:
+                y, saved = pool.forward(x)
+                assert same_bits(pool.backward(y, saved), x)
+    with pytest.raises(PoolingError, match="63 spatial dimensions are too many, use at most 62"):
+        pooling.MaxPool((1,) * 63, backend=name)(x)

@@ -90,8 +90,16 @@ def test_places() -> None:
     assert pooling.max_unpool(y.astype(np.float32), [[3, -1, 0]], (2,), out=out) is out
     assert out.tolist() == [[6, 0, 0, 5, 0, 0]]
     assert pooling.max_unpool([[1.0, 2.0, 3.0]], [[4, 4, 4]], (2,)).tolist() == [[0, 0, 0, 0, 3, 0]], "the last stays"
-    empty = pooling.max_unpool(np.zeros((0, 1, 2, 2)), np.zeros((0, 1, 2, 2), int), 2)
-    assert empty.shape == (0, 1, 4, 4)
+    for batch, channels in ((0, 1), (3, 0), (0, 0)):
+        for layout in LAYOUTS:
+            last = layout == "channels_last"
+            shape, larger = ((batch, n, n, channels) if last else (batch, channels, n, n) for n in (2, 4))
+            unpool = pooling.MaxUnpool(2, data_format=layout)
+            nobody, kept = unpool.forward(np.zeros(shape), np.zeros(shape, int))
+            assert nobody.shape == larger
+            assert unpool.backward(nobody, kept).shape == shape
+    nothing = pooling.max_unpool(np.zeros((2, 3, 0, 4)), np.zeros((2, 3, 0, 4), int), output_size=(2, 2))
+    assert nothing.tolist() == np.zeros((2, 3, 2, 2)).tolist()
 
 
 Y = np.ones((1, 1, 2, 2))
@@ -116,6 +124,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "negative padding": ({"padding": -1}, r"padding=-1: -1 is too small"),
     "all padding": ({"padding": 2}, r"padding=2 leaves a size of \(0, 0\)"),
     "data_format": ({"data_format": "NCHW"}, r"data_format='NCHW': it must be one of"),
+    "uneven": ({"indices": [[0], [1, 2]]}, r"indices is no array: .* lists of equal lengths"),
+    "masked": ({"indices": np.ma.masked_equal(PLACES, 0)}, r"indices is a masked array"),
+    "a stride alone": ({"kernel_size": None, "stride": -1, "output_size": (4, 4)}, r"stride=-1: -1 is too small"),
+    "three strides": ({"stride": (2, 2, 2)}, r"stride=\(2, 2, 2\) has 3 entries"),
     "no batch": ({"y": np.ones(2), "indices": np.arange(2)}, r"y has 1 dimensions, which does not go with"),
 }
 
@@ -189,3 +201,39 @@ def test_indices_that_can_not_be_converted() -> None:
         pooling.indices_from_tensorflow(indices, (1, 2, 2, 2), data_format="channels_first")
     with pytest.raises(pooling.PoolingError, match="data_format='NHWC'"):
         pooling.indices_to_tensorflow(indices, (1, 2, 2, 2), data_format="NHWC")
+    with pytest.raises(pooling.PoolingError, match="data_format=array"):
+        pooling.indices_to_tensorflow(indices, (1, 2, 2, 2), data_format=np.array(["a", "b"]))  # type: ignore[arg-type]
+    wrong: Any
+    for wrong in (5, None, "1222"):
+        with pytest.raises(pooling.PoolingError, match=r"input_shape=.*: give the shape of the array that was pooled"):
+            pooling.indices_to_onnx(indices, wrong)
+    for wrong in (np.array([0, 1]), "C", None):
+        with pytest.raises(pooling.PoolingError, match="storage_order="):
+            pooling.indices_to_onnx(indices, (1, 2, 2, 2), wrong)
+    for wrong in (2, "yes", None):
+        with pytest.raises(pooling.PoolingError, match=r"include_batch_in_index=.*: it must be True or False"):
+            pooling.indices_to_tensorflow(indices, (1, 2, 2, 2), wrong, data_format="channels_first")
+    with pytest.raises(pooling.PoolingError, match="indices is no array"):
+        pooling.indices_to_onnx([[1], [1, 2]], (1, 1, 1))
+
+
+def test_an_int_for_one_argument_and_a_tuple_for_another() -> None:
+    """As for MaxPool, and PyTorch's MaxUnpool2d(2, (2, 2), (0, 0))."""
+    plain = pooling.max_unpool(Y, PLACES, 2)
+    stride: Any
+    padding: Any
+    for stride, padding in (((2, 2), 0), (None, (0, 0)), ([2, 2], np.zeros(2, int))):
+        np.testing.assert_array_equal(pooling.max_unpool(Y, PLACES, 2, stride, padding), plain)
+
+
+def test_saved_state_of_another_unpooling() -> None:
+    x, saved = pooling.MaxUnpool(2).forward(Y, PLACES)
+    others: tuple[Any, ...] = (
+        pooling.MaxUnpool(4, 2, 1),
+        pooling.MaxUnpool(2, data_format="channels_last"),
+        pooling.MaxUnpool(),
+    )
+    for other in others:
+        with pytest.raises(pooling.PoolingError, match="saved comes from another operator's forward pass"):
+            other.backward(x, saved)
+    np.testing.assert_array_equal(pooling.MaxUnpool((2, 2), 2).backward(x, saved), Y)

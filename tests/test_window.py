@@ -86,6 +86,17 @@ def test_counts_of_cells() -> None:
         assert axis.counts(True) == inside, axis
 
 
+def test_counting_cells_takes_no_walk() -> None:
+    """Means over windows of thousands of cells took seconds to prepare."""
+    axis = Axis(1 << 20, 1 << 19, 1, 5, 5)
+    for include in (True, False):
+        counts = axis.counts(include)
+        assert (len(counts), counts[0], counts[10], counts[-1]) == (
+            axis.out,
+            *((1 << 19,) * 3 if include else ((1 << 19) - 5, 1 << 19, (1 << 19) - 5)),
+        )
+
+
 def test_what_windows_share_and_reach() -> None:
     for axis in FITTING:
         reads = [{cell(axis, o, k) for k in range(axis.kernel)} for o in range(axis.out)]

@@ -9,9 +9,16 @@ from numpy.lib.stride_tricks import as_strided
 
 from pooling.backend import Array, Problem
 
+MOST_DIMENSIONS = 30
+TOO_MANY_DIMENSIONS = (
+    f"its view has two axes for each spatial dimension, and NumPy ends at 64: at most {MOST_DIMENSIONS}"
+)
+
 
 def needs_slides(problem: Problem) -> str | None:
     """The limit of a backend that works on :func:`windows`."""
+    if problem.window.ndim > MOST_DIMENSIONS:
+        return TOO_MANY_DIMENSIONS
     return None if problem.window.slides else "its view needs windows of one size, and these are regions of several"
 
 

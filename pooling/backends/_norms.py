@@ -43,22 +43,26 @@ def root(total: Array, p: float) -> Array:
 
 def with_infinity(finite: Pass, largest: Pass) -> Pass:
     """`finite`, and for p = inf the maximum of magnitudes, whose gradient goes to the first of them with its cell's sign."""
+    # No closures: operators and what they saved are pickled.
+    return Pass(functools.partial(_forward, finite, largest), functools.partial(_backward, finite, largest))
 
-    def forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-        if math.isfinite(problem.p):
-            return finite.forward(x, problem, y, training)
+
+def _forward(finite: Pass, largest: Pass, x: Array, problem: Problem, y: Array, training: bool) -> Kept:
+    if math.isfinite(problem.p):
+        return finite.forward(x, problem, y, training)
+    with quiet():
         kept = largest.forward(np.abs(x), as_max(problem), y, training)
         y[y == -np.inf] = 0  # a window of padding alone has nothing to add up
         return (np.sign(x), *kept) if training else ()
 
-    def backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-        if math.isfinite(problem.p):
-            finite.backward(dy, kept, problem, dx)
-            return
+
+def _backward(finite: Pass, largest: Pass, dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
+    if math.isfinite(problem.p):
+        finite.backward(dy, kept, problem, dx)
+        return
+    with quiet():
         largest.backward(dy, kept[1:], as_max(problem), dx)
         np.multiply(dx, kept[0], out=dx, where=dx != 0)
-
-    return Pass(forward, backward)
 
 
 @functools.lru_cache(maxsize=256)

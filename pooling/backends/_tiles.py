@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pooling.backend import Array, Problem
+from pooling.backends._gather import MOST_DIMENSIONS, TOO_MANY_DIMENSIONS
 from pooling.taps import nan_taps
 
 NEEDS_TILES = (
@@ -17,6 +18,8 @@ NEEDS_TILES = (
 
 def needs_tiles(problem: Problem, dtype: np.dtype[Any]) -> str | None:
     """The limit of a backend that works on :func:`tiles`."""
+    if problem.window.ndim > MOST_DIMENSIONS:
+        return TOO_MANY_DIMENSIONS
     return None if problem.window.tiles else NEEDS_TILES
 
 

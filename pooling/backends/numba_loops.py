@@ -205,7 +205,7 @@ def spread_slopes(
                                     v = rows[g, 0] + k * s[W_STEP]
                                     value = np.float64(x[b, z, u, v, c])
                                     ratio = value / norm
-                                    if norm == 0 or (value == 0 and (p < 1 or not signed)):
+                                    if norm == 0 or (value == 0 and p < 1):
                                         continue  # a kink
                                     if p == 2:
                                         slope = ratio

@@ -78,8 +78,9 @@ def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
 
 
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
-    if not problem.window.slides:
-        return needs_slides(problem)
+    reason = needs_slides(problem)
+    if reason is not None:
+        return reason
     if not problem.window.disjoint:
         return "its windows overlap: writing through a view in which they share cells would lose gradient"
     if problem.window.padded:

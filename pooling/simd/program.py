@@ -183,12 +183,23 @@ def block_to_scan(table: Array, size: int, step: int) -> int:
 
 
 def factors_of(axes: tuple[Axis, Axis, Axis], problem: Problem) -> list[Array]:
-    """Per axis a factor for each output: 1 / divisor is their product."""
+    """Per axis a factor for each output: 1 / divisor is their product.
+
+    Where windows have as many cells everywhere along an axis, another axis divides by them, the one that is summed last, so
+    that rounding happens once: of nine ones a third of a third made 1.0000001.
+    """
     if problem.op == "max":
         return [np.ones(1)] * 3
     if problem.divisor_override is not None:
-        once = busy_axes(axes)[0]
+        once = busy_axes(axes)[-1]
         return [
             1 / np.full(axis.out, float(problem.divisor_override if i == once else 1)) for i, axis in enumerate(axes)
         ]
-    return [1 / np.maximum(np.array(axis.counts(problem.count_include_pad), float), 1) for axis in axes]
+    counts = [np.maximum(np.array(axis.counts(problem.count_include_pad), float), 1) for axis in axes]
+    varying = [i for i, count in enumerate(counts) if (count != count[:1]).any()]
+    once = varying[0] if varying else busy_axes(axes)[-1]
+    for i, count in enumerate(counts):
+        if i != once and i not in varying and count.size:
+            counts[once] = counts[once] * count[0]
+            counts[i] = np.ones_like(count)
+    return [1 / count for count in counts]
