@@ -76,6 +76,8 @@ class Problem:
         Lp only: sum x ** p instead of abs(x) ** p.
     scale_partial
         Lp only: weigh a window's sum as if it had no cell less than the others.
+    drawn
+        The window is one of many that are drawn for single planes: whatever has much to prepare for each is slow.
     """
 
     op: Op
@@ -86,6 +88,7 @@ class Problem:
     p: float = 2.0
     signed: bool = False
     scale_partial: bool = False
+    drawn: bool = False
 
     @cached_property
     def _hash(self) -> int:

@@ -18,7 +18,6 @@ import numpy as np
 from pooling.arrays import as_plain, as_plain_array
 from pooling.axis import regions
 from pooling.backend import Array, Kept, Problem, Ties
-from pooling.backends import backend as backend_named
 from pooling.errors import PoolingError
 from pooling.memory import empty
 from pooling.operators import DataFormat, MaxOperator, Plan
@@ -139,8 +138,6 @@ class FractionalMaxPool(MaxOperator):
     array([[[1., 2., 4., 5., 7.]]], dtype=float32)
     """
 
-    drawn = True
-
     def __init__(
         self,
         kernel_size: IntOrSeq,
@@ -181,13 +178,8 @@ class FractionalMaxPool(MaxOperator):
         other.random_samples = copy.deepcopy(self.rng).random((math.prod(shape) // math.prod(size), len(size)))
         return other
 
-    def _make_plan(self, *arguments: Any) -> Plan:
-        plan = super()._make_plan(*arguments)
-        loops = backend_named("numba_loops")
-        if self.backend == "auto" and loops.why_not(plan.shape, plan.dtype, plan.problem) is None:
-            # Many small groups, each with windows of its own: whatever has much to prepare is slow.
-            return replace(plan, backend=loops.name, run=loops.ops["max"])
-        return plan
+    def problem(self, shape: Sequence[int]) -> Problem:
+        return replace(super().problem(shape), drawn=True)
 
     def _draw(self, plan: Plan) -> list[tuple[Array | None, Problem]]:
         """The groups of planes with equal windows."""

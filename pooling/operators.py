@@ -57,7 +57,6 @@ class Plan:
     canonical: tuple[int, ...]
     y_canonical: tuple[int, ...]
     key: tuple[Any, ...]
-    drawn: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +121,6 @@ class Operator:
     """What all operators share; they differ in their op, and in the rule that makes a window for an array's size."""
 
     op: ClassVar[Op]
-    drawn: ClassVar[bool] = False
-    """Whether each forward pass has windows of its own, which it keeps in groups."""
 
     def __init__(self, rule: Rule, data_format: DataFormat, backend_name: str, **of_problem: Any) -> None:
         check_choice("data_format", data_format, DATA_FORMATS)
@@ -208,7 +205,6 @@ class Operator:
             (outer, *window.input_size, inner),
             (outer, *window.output_size, inner),
             key,
-            self.drawn,
         )
 
     def _forward(self, given: Any, out: Array | None, training: bool) -> tuple[Array, Array, Saved]:
@@ -298,7 +294,7 @@ class Operator:
             )
         plan = saved.plan
         if self._plans.get(plan.key) is not plan and (
-            self.data_format != plan.data_format or self.drawn != plan.drawn or self.problem(plan.shape) != plan.problem
+            self.data_format != plan.data_format or self.problem(plan.shape) != plan.problem
         ):
             raise PoolingError(
                 f"saved comes from another operator's forward pass (of {told(plan.problem)}), not from {self!r}"

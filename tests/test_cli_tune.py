@@ -145,6 +145,14 @@ def test_import_of_what_is_older_changes_nothing(tmp_path: Path) -> None:
     assert pooling.pick(SHAPE, "float32", pooling.MaxPool(2)) == "argmax_switches"
 
 
+def test_records_are_not_exported_over_themselves(path: Path) -> None:
+    store.add(key(), made_up({"strided_slices": 20.0}))
+    before = path.read_bytes()
+    failed = run("wisdom", "export", str(path), code=2)
+    assert "name another file" in failed.stderr
+    assert path.read_bytes() == before
+
+
 def test_export_import_and_forget(tmp_path: Path, path: Path) -> None:
     store.add(key(), made_up({"strided_slices": 20.0, "argmax_switches": 50.0}))
     store.add(key(direction="inference"), made_up({"strided_slices": 20.0}))

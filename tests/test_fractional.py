@@ -178,7 +178,7 @@ def test_saved_state_of_windows_that_were_not_drawn() -> None:
     drawn = pooling.FractionalMaxPool(2, 4, random_samples=[0.5, 0.5], backend="numba_loops")
     pool = pooling.MaxPool(2, backend="numba_loops")
     x = np.random.default_rng(0).standard_normal((2, 3, 8, 8))
-    assert drawn.problem(x.shape) == pool.problem(x.shape)
+    assert drawn.problem(x.shape).window == pool.problem(x.shape).window
     for one, other in ((drawn, pool), (pool, drawn)):
         y, saved = one.forward(x)
         with pytest.raises(pooling.PoolingError, match="saved comes from another operator's forward pass"):
@@ -209,3 +209,12 @@ def test_gradients_of_windows_that_are_drawn(data_format: Any) -> None:
     assert pool.rng.bit_generator.state == before
     assert pool.random_samples is None
     np.testing.assert_array_equal(pool.settled(x.shape)(x), pool(x))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_auto_takes_what_pick_says(dtype: str) -> None:
+    """Windows drawn for each plane are no layer that is tuned: the backend with the least to prepare does them."""
+    pool = pooling.FractionalMaxPool(2, 3, rng=0)
+    shape = (2, 2, 8, 8)
+    assert pool.forward(np.ones(shape, dtype))[1].backend == pooling.pick(shape, dtype, pool)
+    assert pooling.pick(shape, "float32", pool) == "numba_loops"

@@ -156,7 +156,9 @@ def refusals() -> list[tuple[Callable[[Workload], str | None], dict[str, Any], s
     ]
 
 
-@pytest.mark.parametrize(("why_not", "change", "reason"), refusals(), ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("why_not", "change", "reason"), refusals(), ids=lambda v: getattr(v, "__module__", str(v)[:40])
+)
 def test_what_a_peer_cannot_do_has_a_reason(
     why_not: Callable[[Workload], str | None], change: dict[str, Any], reason: str
 ) -> None:

@@ -21,7 +21,7 @@ import pooling
 from pooling.tune import wisdom
 from pooling.tune.machine import machine
 from pooling.tune.store import here, location, locked, store
-from pooling.tune.wisdom import from_text
+from pooling.tune.wisdom import WisdomError, from_text, raw
 from tests.wisdom import SHAPE, key, made_up, store_in
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,6 +87,12 @@ def test_a_damaged_file_is_set_aside_with_one_warning(path: Path, damage: str) -
     assert len(caught) == 1
     aside = path.with_name("wisdom.json.aside")
     assert aside.read_text(encoding="utf-8") == DAMAGED[damage]
+    readable = True
+    try:
+        raw(DAMAGED[damage])
+    except WisdomError:
+        readable = False
+    assert ("takes what is sound in it" in str(caught[0].message)) == readable
     assert store.add(key(), made_up({"strided_slices": 1.0}))
     assert from_text(path.read_text(encoding="utf-8")).count == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -80,6 +81,9 @@ def export(
     if path is None:
         typer.echo(text, nl=False)
         return
+    own = location()
+    if own is not None and os.path.exists(own) and path.exists() and os.path.samefile(own, path):
+        raise pooling.PoolingError(f"{path} is where the records are kept: name another file to write them to")
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -15,6 +15,11 @@ from pooling.tune.layer import Facts
 FOR_REFERENCE = "it is for reference only"
 READS_X_AGAIN = "its backward reads x again, which with other backends the caller may overwrite in between"
 
+PREPARES = "for windows that are drawn for each plane it has too much to prepare"
+
+QUICK_TO_PREPARE = "numba_loops"
+"""Of windows drawn for single planes, a thousand in a batch, it asks only for a table; others make more of each."""
+
 IMPORT = re.compile(rb"^\s*(?:from\s+(pooling[\w.]*)\s+import\s+(\w+)|import\s+(pooling[\w.]*))", re.MULTILINE)
 PLUMBING = ("pooling.backend", "pooling.window", "pooling.errors")
 """Definitions that all share: a change there is no reason to measure everything anew."""
@@ -42,6 +47,8 @@ def sort_out(facts: Facts) -> tuple[list[str], dict[str, str]]:
         keeping = [name for name in others if facts.problem.ties in REGISTRY[name].keeps_x]
         if len(keeping) < len(others):
             left_out |= dict.fromkeys(keeping, READS_X_AGAIN)
+    if facts.problem.drawn and QUICK_TO_PREPARE in able:
+        left_out |= dict.fromkeys((name for name in others if name != QUICK_TO_PREPARE), PREPARES)
     chosen = [name for name in able if name not in left_out]
     if not chosen:  # better slow than not at all
         chosen, left_out = able, {}

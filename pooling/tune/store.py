@@ -213,10 +213,11 @@ class Store:
         while aside.exists():
             number, aside = number + 1, path.with_name(f"{path.name}.aside-{number + 1}")
         os.replace(path, aside)
-        warn(
-            f"{path} can't be used: {reason}. It is now {aside.name}, and a new one is begun; "
-            f"`pooling wisdom import {aside}` takes what is sound in it"
-        )
+        told = f"{path} can't be used: {reason}. It is now {aside.name}, and a new one is begun"
+        with contextlib.suppress(OSError, WisdomError):
+            raw(text_of(aside))  # else there is nothing to be taken from it
+            told += f"; `pooling wisdom import {aside}` takes what is sound in it"
+        warn(told)
 
 
 def here() -> str:
