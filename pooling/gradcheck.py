@@ -13,8 +13,7 @@ the sum of the bounds; for any other dy it is enough that ``backward`` is linear
 
 Single cells and outputs are sampled where there are many. What the sample leaves out, projections on directions over all cells
 have to find (as in autograd's ``check_grads``). Half of these move cells of equal value alike: ties stay tied, and the bounds
-are one number. Steps are powers of two, smaller than every distance between two values of x: none crosses a kink, and
-differences of maxima are exact.
+are one number. Steps are powers of two, smaller than any distance between values of x: none crosses a kink, differences of maxima are exact.
 """
 
 from __future__ import annotations
@@ -121,8 +120,8 @@ def gradcheck(
         given = np.asarray(x)
     except (TypeError, ValueError) as error:
         raise PoolingError(f"x is no array: {error}; pass one, or lists of equal lengths") from None
-    if given.dtype.kind not in "fiub":
-        raise PoolingError(f"x has dtype {given.dtype}: gradients are checked at real numbers; pass floats")
+    if given.dtype.kind not in "fiub" or np.ma.isMaskedArray(x):
+        raise PoolingError(f"x has dtype {given.dtype}: gradients are checked at real, unmasked numbers; pass floats")
     if not np.isfinite(given).all():
         raise PoolingError("x holds NaN or infinity, where there are no differences: pass finite numbers")
     if given.size == 0:
