@@ -12,8 +12,8 @@ pass. Paying every tied cell in full does not. A row is ``backward`` of a dy wit
 the sum of the bounds; for any other dy it is enough that ``backward`` is linear, which is checked as well.
 
 Single cells and outputs are sampled where there are many. What the sample leaves out, projections on directions over all cells
-have to find (as in autograd's ``check_grads``). Half of these move cells of equal value alike: ties stay tied, and the bounds
-are one number. Steps are powers of two, smaller than any distance between values of x: none crosses a kink, differences of maxima are exact.
+have to find (as in autograd's ``check_grads``). Half of these move equal cells alike: ties stay tied, and the bounds are one
+number. Steps are powers of two, smaller than any distance between values: none crosses a kink, and differences are exact.
 """
 
 from __future__ import annotations

@@ -15,25 +15,10 @@ import numpy as np
 from pooling.axis import Axis
 from pooling.backend import Problem
 from pooling.jit import Kernel, inlined, kernel
+from pooling.simd.across import bits, from_lane, highest_bit, lowest_bit, max_across, sum_across
 from pooling.simd.program import FACTOR, FIELDS, forward_program
 from pooling.simd.schedule import Plan
-from pooling.simd.vectors import (
-    any_lane,
-    bits,
-    from_lane,
-    highest_bit,
-    lanes,
-    load,
-    lowest_bit,
-    max_across,
-    move,
-    number,
-    select,
-    splat,
-    store,
-    sum_across,
-    width,
-)
+from pooling.simd.vectors import any_lane, lanes, load, move, number, select, splat, store, width
 
 BLOCK = 1 << 13
 """Bytes of planes whose maxima are found before the first is searched for; one after the other they waited for memory, and a
