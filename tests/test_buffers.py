@@ -302,7 +302,7 @@ def _in_child(queue: Any, y: Array, before: bytes) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:os.fork:RuntimeWarning")  # of Python, of JAX
 def test_a_forked_child_has_its_own() -> None:
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
