@@ -255,5 +255,8 @@ def test_the_mean_of_ones_is_one(name: str, window: tuple[Any, ...]) -> None:
     x = np.ones((2, 3, 15, 15), np.float32)
     if pooling.backend(name).why_not(x.shape, x.dtype, pool) is None:
         assert (pool(x)[..., 1:-1, 1:-1] == 1).all()
+        for size in (7, 13, 15):  # one window alone, in a dtype with reciprocals of its own
+            own = np.ones((2, 3, size, size))
+            assert (pooling.AvgPool(size, backend=name)(own) == 1).all()
         back = pooling.AvgPool(3, backend=name)
         assert (back.backward(np.full((2, 3, 5, 5), 9, np.float32), back.forward(x)[1]) == 1).all()

@@ -27,7 +27,10 @@ TAPPED = 0  # whether the source has taps of its own, of an axis after this one
 VECTOR = 0  # whether a run is one vector
 LAST = 0  # whether windows are walked back, so that the last of tied cells wins
 CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed, and `careful` does it again
-BEFORE, AFTER = 0, 0  # whether sums are scaled by the factors of their sources (backward) or of their results (forward)
+BEFORE, AFTER = (
+    0,
+    0,
+)  # whether sources are scaled by their factors (backward), or sums divided by their divisors (forward)
 
 
 @kernel
@@ -77,7 +80,7 @@ def fold(
         if MAX and not CAREFUL:
             suspect = suspect | (total != total)
         if AFTER:
-            best = best * splat(factors[f], best)
+            best = best / splat(factors[f], best)
         store(y, d + c, best)
         if won is not None:
             store(won, dt + c, winner)
@@ -213,7 +216,7 @@ def scan_windows(
             if not MAX and g[table + 3 * r + 2] == 0:
                 best = splat(0, best)
             if AFTER:
-                best = best * splat(factors[f + r], best)
+                best = best / splat(factors[f + r], best)
             to = (r - first) * run + c
             store(y, d + to, best)
             if won is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pooling.jit import Kernel, kernel
 from pooling.simd.axis import fold, nothing, read_axis, scan_axis
-from pooling.simd.program import FIELDS, SCAN, Program
+from pooling.simd.program import FACTOR, FIELDS, SCAN, Program
 
 UNROLLED = 8
 """Cells up to which a full window's run is unrolled."""
@@ -167,7 +167,7 @@ def chain(
     floats
         Whether NaNs are possible: maxima are then taken without minding them, and where one is noticed once more.
     bound
-        Of MAX, LAST, BEFORE and AFTER what isn't as in `axis.py`.
+        Of MAX, LAST, BEFORE and AFTER what isn't as in `axis.py`. Only axes with divisors divide.
     """
     names: dict[str, Any] = {}
     for i, axis in enumerate(program.passes, start=1):
@@ -175,7 +175,9 @@ def chain(
         count = counts[axis] if counts[axis] <= UNROLLED and not scanned else 0
         vector = int(in_lanes and axis == 2)
         names[f"AXIS_{i}"] = axis
-        one = (scan_axis if scanned else read_axis).over(TAPPED=int(i > 1), VECTOR=vector, **bound)
+        divisors = program.factors[program.g[axis * FIELDS + FACTOR] :][: program.out[axis]]
+        own = bound | {"AFTER": int(bool(bound.get("AFTER")) and (divisors != 1).any())}
+        one = (scan_axis if scanned else read_axis).over(TAPPED=int(i > 1), VECTOR=vector, **own)
         if not scanned:
             one = one.over(COUNT=count)
             if floats:

@@ -46,7 +46,7 @@ SCANNED = 3
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """Integers and factors for kernels, and the shape of things for whoever calls them."""
+    """Integers and factors (forward: divisors) for kernels, and the shape of things for whoever calls them."""
 
     g: Array
     factors: Array
@@ -105,8 +105,8 @@ def forward_program(problem: Problem, dtype: np.dtype[Any]) -> Program:
     tables = [read_table(axis, last) for axis in axes]
     steps = [-axis.step if last else axis.step for axis in axes]
     rises = [-1 if last else 1] * 3
-    factors = factors_of(axes, problem)
-    return assemble(axes, [a.size for a in axes], [a.out for a in axes], tables, steps, rises, factors, dtype)
+    divisors = divisors_of(axes, problem)
+    return assemble(axes, [a.size for a in axes], [a.out for a in axes], tables, steps, rises, divisors, dtype)
 
 
 @lru_cache(maxsize=256)
@@ -116,7 +116,7 @@ def backward_program(problem: Problem, dtype: np.dtype[Any]) -> Program:
     tables, steps = zip(*map(taker_table, axes), strict=True)
     # From one region to the next the tap changes as it will: who asks there looks it up.
     falls = [-step * axis.stride // axis.dilation if axis.slides else 0 for step, axis in zip(steps, axes, strict=True)]
-    factors = factors_of(axes, problem)
+    factors = [1 / divisor for divisor in divisors_of(axes, problem)]
     return assemble(axes, [a.out for a in axes], [a.size for a in axes], tables, steps, falls, factors, dtype)
 
 
@@ -182,8 +182,8 @@ def block_to_scan(table: Array, size: int, step: int) -> int:
     return longest if abs(step) == 1 and longest > 2 * size / len(table) + SCANNED else 0
 
 
-def factors_of(axes: tuple[Axis, Axis, Axis], problem: Problem) -> list[Array]:
-    """Per axis a factor for each output: 1 / divisor is their product.
+def divisors_of(axes: tuple[Axis, Axis, Axis], problem: Problem) -> list[Array]:
+    """Per axis a divisor for each output, whose sum is divided by their product; backward takes their reciprocals as factors.
 
     Where windows have as many cells everywhere along an axis, another axis divides by them, the one that is summed last, so
     that rounding happens once: of nine ones a third of a third made 1.0000001.
@@ -192,9 +192,7 @@ def factors_of(axes: tuple[Axis, Axis, Axis], problem: Problem) -> list[Array]:
         return [np.ones(1)] * 3
     if problem.divisor_override is not None:
         once = busy_axes(axes)[-1]
-        return [
-            1 / np.full(axis.out, float(problem.divisor_override if i == once else 1)) for i, axis in enumerate(axes)
-        ]
+        return [np.full(axis.out, float(problem.divisor_override if i == once else 1)) for i, axis in enumerate(axes)]
     counts = [np.maximum(np.array(axis.counts(problem.count_include_pad), float), 1) for axis in axes]
     varying = [i for i, count in enumerate(counts) if (count != count[:1]).any()]
     once = varying[0] if varying else busy_axes(axes)[-1]
@@ -202,4 +200,4 @@ def factors_of(axes: tuple[Axis, Axis, Axis], problem: Problem) -> list[Array]:
         if i != once and i not in varying and count.size:
             counts[once] = counts[once] * count[0]
             counts[i] = np.ones_like(count)
-    return [1 / count for count in counts]
+    return counts

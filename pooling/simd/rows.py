@@ -102,7 +102,7 @@ def pool_run(
                         else:
                             best = best + value
         if not MAX:
-            best = best * splat(factor, best) * load_like(factors, f + o, best)
+            best = best / (splat(factor, best) * load_like(factors, f + o, best))
         if MAX and not CAREFUL:
             suspect = suspect | (total != total)
         store(y, q + o, best)

@@ -16,7 +16,7 @@ from pooling.axis import Axis
 from pooling.backend import Problem
 from pooling.jit import Kernel, inlined, kernel
 from pooling.simd.across import bits, from_lane, highest_bit, lowest_bit, max_across, sum_across
-from pooling.simd.program import FACTOR, FIELDS, forward_program
+from pooling.simd.program import FACTOR, FIELDS, Program, backward_program, forward_program
 from pooling.simd.schedule import Plan
 from pooling.simd.vectors import any_lane, lanes, load, move, number, select, splat, store, width
 
@@ -31,16 +31,16 @@ LAST = 0  # whether the last of tied cells wins
 
 @kernel
 def pool_means(
-    start: int, stop: int, x: Any, y: Any, won: Any, n: int, block: int, factor: Any, v: Any, t: Any
+    start: int, stop: int, x: Any, y: Any, won: Any, n: int, block: int, divisor: Any, v: Any, t: Any
 ) -> None:
-    """Forward: of each `n` cells their sum, scaled."""
+    """Forward: of each `n` cells their sum, divided."""
     for plane in range(start, stop):
-        scaled_sum(x, plane * n, n, y, plane, factor)
+        mean(x, plane * n, n, y, plane, divisor)
 
 
 @kernel
 def pool_maxima(
-    start: int, stop: int, x: Any, y: Any, won: Any, n: int, block: int, factor: Any, v: Any, t: Any
+    start: int, stop: int, x: Any, y: Any, won: Any, n: int, block: int, divisor: Any, v: Any, t: Any
 ) -> None:
     """Forward: of each `n` cells the one that wins, and its tap unless `won` is None; `block` planes at a time."""
     for first in range(start, stop, block):
@@ -51,7 +51,7 @@ def pool_maxima(
 
 
 @inlined
-def scaled_sum(x: Any, at: int, n: int, y: Any, plane: int, factor: Any) -> None:
+def mean(x: Any, at: int, n: int, y: Any, plane: int, divisor: Any) -> None:
     """Four sums side by side, so that none waits for the one before."""
     first = load(x, at)
     lanes = width(first)
@@ -66,7 +66,7 @@ def scaled_sum(x: Any, at: int, n: int, y: Any, plane: int, factor: Any) -> None
         b = b + load(x, at + i * lanes)
     if n % lanes:  # the last vector overlaps the one before it
         c = c + select(from_lane(lanes - n % lanes, first), load(x, at + n - lanes), zero)
-    store(y, plane, sum_across((a + b) + (c + d)) * factor)
+    store(y, plane, sum_across((a + b) + (c + d)) / divisor)
 
 
 @inlined
@@ -148,17 +148,17 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     """A plane is a unit of work."""
     maximum = problem.op == "max"
     kernel = pool_maxima.over(LAST=int(problem.ties == "last")) if maximum else pool_means
-    return planned(kernel, problem, outer, dtype)
+    return planned(kernel, forward_program(problem, dtype), problem, outer, dtype)
 
 
 def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     """The same planes."""
-    return planned(spread_planes.over(MAX=int(problem.op == "max")), problem, outer, dtype)
+    kernel = spread_planes.over(MAX=int(problem.op == "max"))
+    return planned(kernel, backward_program(problem, dtype), problem, outer, dtype)
 
 
-def planned(kernel: Kernel[..., None], problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
-    program = forward_program(problem, dtype)
-    n = math.prod(program.size)
+def planned(kernel: Kernel[..., None], program: Program, problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
+    n = math.prod(problem.window.input_size)
     factor = program.factors.dtype.type(1)
     if problem.op == "avg":
         for axis in range(3):

@@ -42,7 +42,7 @@ careful: Any = nothing
 @kernel
 def any_window(
     x: Any, cell: int, y: Any, q: int, won: Any, p: int, pixel: int, g: Any, d_by: int, h_by: int, w_by: int, n_d: int,
-    n_h: int, n_w: int, tap: int, factor: Any,
+    n_h: int, n_w: int, tap: int, divisor: Any,
 ) -> None:  # fmt: skip
     """A window of n_d x n_h x n_w cells, from `cell` and `tap` on, NaNs minded."""
     lanes = width(load(x, 0))
@@ -66,7 +66,7 @@ def any_window(
                     else:
                         best = best + value
         if not MAX:
-            best = best * splat(factor, best)
+            best = best / splat(divisor, best)
         store(y, q + c, best)
         if won is not None:
             store(won, p + c, winner)
@@ -103,10 +103,10 @@ def pool_windows(
                     full_stop = full
             for w in range(box[4], box[5]):
                 at = row + g[w_table + 3 * w] * pixel
-                factor = factors[0]
+                divisor = factors[0]
                 if not MAX:
-                    factor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
-                    factor = factor * factors[g[2 * FIELDS + FACTOR] + w]
+                    divisor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
+                    divisor = divisor * factors[g[2 * FIELDS + FACTOR] + w]
                 if FAST and (INSIDE or full <= w < full_stop):
                     for c0 in range(0, pixel, lanes):
                         c = 0 if VECTOR else min(c0, pixel - lanes)
@@ -130,7 +130,7 @@ def pool_windows(
                                         else:
                                             best = best + value
                         if not MAX:
-                            best = best * splat(factor, best)
+                            best = best / splat(divisor, best)
                         elif FLOATS:
                             suspect = suspect | (total != total)
                         store(y, y0 + q + c, best)
@@ -139,7 +139,7 @@ def pool_windows(
                 else:
                     n_d, n_h, n_w = g[d_table + 3 * d + 2], g[h_table + 3 * h + 2], g[w_table + 3 * w + 2]
                     tap = g[d_table + 3 * d + 1] + g[h_table + 3 * h + 1] + g[w_table + 3 * w + 1]
-                    edge(x, at, y, y0 + q, won, t0 + q, pixel, g, d_by, h_by, w_by, n_d, n_h, n_w, tap, factor)
+                    edge(x, at, y, y0 + q, won, t0 + q, pixel, g, d_by, h_by, w_by, n_d, n_h, n_w, tap, divisor)
                 q += pixel
     if MAX and FLOATS and any_lane(suspect):
         careful(x, x0, y, y0, won, t0, inner, g, factors, box, v, v0, t)
