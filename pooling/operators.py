@@ -311,7 +311,7 @@ class Operator:
         if dy.shape != plan.y_shape:
             raise PoolingError(f"dy has shape {dy.shape}, but the y of this forward pass has {plan.y_shape}")
         if dy.dtype != plan.dtype:
-            raise DTypeError(f"dy has dtype {dy.dtype}, but y has {plan.dtype}: pass dy.astype(np.{plan.dtype})")
+            raise DTypeError(f"dy has dtype {dy.dtype}, but y has {plan.dtype}: pass dy.astype('{plan.dtype}')")
         # Who has copied or rebuilt `saved` may have changed the order; kernels ask no array for its strides.
         kept = _in_order(saved.kept)
         if out is None:

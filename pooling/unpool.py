@@ -191,7 +191,7 @@ class MaxUnpool:
         if dx.shape != saved.x_shape:
             raise PoolingError(f"dx has shape {dx.shape}, but the result of this forward pass has {saved.x_shape}")
         if dx.dtype != saved.dtype:
-            raise DTypeError(f"dx has dtype {dx.dtype}, but y has {saved.dtype}: pass dx.astype(np.{saved.dtype})")
+            raise DTypeError(f"dx has dtype {dx.dtype}, but y has {saved.dtype}: pass dx.astype('{saved.dtype}')")
         dy = empty(saved.y_shape, dx.dtype) if out is None else check_out(out, saved.y_shape, dx.dtype, dx, given)
         if dx.size:
             dy.reshape(-1)[...] = dx.reshape(-1)[saved.places]
