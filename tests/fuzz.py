@@ -81,7 +81,8 @@ def array(draw: Any, shape: tuple[int, ...], dtype: str) -> Array:
     if how == "Fortran":
         return np.asfortranarray(x)
     if how == "backwards":
-        return x[(..., *(slice(None, None, -1) for _ in shape))]
+        back: Any = (..., *(slice(None, None, -1) for _ in shape))  # the dots, or no dimensions would give a number
+        return x[back]
     if how == "steps" and shape:
         return np.repeat(x, 2, axis=-1)[..., ::2]
     if how == "broadcast" and shape and shape[0]:

@@ -256,9 +256,7 @@ def test_wrong_gradients(pool: Any) -> None:
         with pytest.raises(PoolingError, match=r"dy has shape \(.*\), but the y .*has \(2, 3, 3, 3\)"):
             pool.backward(np.ones(shape, np.float32), saved)
     for dtype in ("float64", "float16", "int32", "bool"):
-        with pytest.raises(
-            DTypeError, match=rf"dy has dtype {dtype}, but y has float32: pass dy\.astype\('float32'\)"
-        ):
+        with pytest.raises(DTypeError, match=rf"dy has dtype {dtype}, but y has float32: pass dy\.astype\('float32'\)"):
             pool.backward(y.astype(dtype), saved)
     with pytest.raises(DTypeError, match="dy has dtype complex64"):
         pool.backward(y.astype(np.complex64), saved)
