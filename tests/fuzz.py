@@ -81,8 +81,7 @@ def array(draw: Any, shape: tuple[int, ...], dtype: str) -> Array:
     if how == "Fortran":
         return np.asfortranarray(x)
     if how == "backwards":
-        back: Any = (..., *(slice(None, None, -1) for _ in shape))  # the dots, or no dimensions would give a number
-        return x[back]
+        return x[(slice(None, None, -1),) * len(shape)] if shape else x  # without any, an index would give a number
     if how == "steps" and shape:
         return np.repeat(x, 2, axis=-1)[..., ::2]
     if how == "broadcast" and shape and shape[0]:
