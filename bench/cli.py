@@ -282,7 +282,12 @@ def race(
     learning_rate: Annotated[float, typer.Option(min=0)] = 0.03,
     momentum: Annotated[float, typer.Option(min=0, max=1)] = 0.9,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    images: Annotated[int | None, typer.Option(min=1, help="Train on the first so many only.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of each.", show_default="an epoch")] = None,
+    rung_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of an epoch, rungs other than the last do at most so many.", show_default="200"),
+    ] = None,
     compiled: Annotated[bool, typer.Option("--compiled", help="PyTorch's compiler too.")] = False,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Also each alone, for its memory.")] = True,
     out: Out = Path("reports/local"),
@@ -301,11 +306,12 @@ def race(
             "learning_rate": learning_rate,
             "momentum": momentum,
             "seed": seed,
+            "images": images,
             "threads": threads or pooling.get_num_threads(),
         }
         with interruptible():
             dataset = data.load(data_dir)
-            path = command.race(dataset, out, settings, rung or [], steps, compiled, memory, data_dir)
+            path = command.race(dataset, out, settings, rung or [], steps, compiled, memory, data_dir, rung_steps)
         typer.echo(path.resolve())
 
 

@@ -19,6 +19,7 @@ from bench.exhibits import EXHIBITS
 from bench.files import write_atomically
 from bench.fit_report import FitSection
 from bench.plots import pictures
+from bench.race_report import RaceSection, ladder, profiles
 from bench.results import Answer, LeftOut, Results, TieExample, Timing, Training, Verdict
 from bench.studies import SUBJECT
 from bench.style import DIRECTION_NAMES, STYLE, ranked, svg
@@ -38,6 +39,10 @@ def write(results: Results, folder: Path) -> Path:
     if fit.judged:
         with mpl.rc_context(STYLE):
             drawn["rule"] = svg(fit.picture())
+    race = RaceSection.of(folder)
+    if race.races:
+        with mpl.rc_context(STYLE):
+            drawn["race"] = svg(race.picture())
     for name, text in drawn.items():
         write_atomically(folder / f"{name}.svg", text)
     environment = Environment(
@@ -60,6 +65,9 @@ def write(results: Results, folder: Path) -> Path:
         prices=prices(results),
         reached=reached(results),
         fit=fit,
+        race=race,
+        ladder=ladder,
+        profiles=profiles,
         directions=DIRECTION_NAMES,
         curves=results.of(Training, stage="accuracy"),
         epochs=results.of(Training, stage="epoch"),

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from bench.environment import machine, versions
-from bench.files import write_atomically
+from bench.environment import machine, source, versions
 from bench.mnist.data import Dataset
 from bench.mnist.ladder import FASTEST, LADDER
 from bench.mnist.networks import POOLS, design_of
 from bench.mnist.train import History, Settings, train
+from bench.peers import versions as peer_versions
 from pooling import AvgPool, MaxPool, PoolingError, backend
 from pooling.backend import TIES
+
+if TYPE_CHECKING:
+    from bench.mnist.outcome import Race
+
+RUNG_STEPS = 200
+"""What the slower rungs do of an epoch: enough for their times, and all of what losses are compared over."""
 
 
 def check(options: dict[str, Any]) -> None:
@@ -93,10 +99,18 @@ def race(
     compiled: bool,
     memory: bool,
     data_dir: Path | None,
+    rung_steps: int | None = None,
 ) -> Path:
-    """Train in turns, print what came of it, and keep it as JSON; the file's path."""
-    from bench.mnist.duel import AGREED, agreement, duel, peak_mb
+    """Train in turns, print what came of it, and keep it as JSON; the file's path.
+
+    Parameters
+    ----------
+    steps
+        Of each; None is an epoch, of which rungs other than the last do at most `rung_steps`: RUNG_STEPS, unless told.
+    """
+    from bench.mnist.duel import AGREED, GENTLE, agreement, apart, duel, peak_mb
     from bench.mnist.framework import FORMS
+    from bench.mnist.outcome import Race, path_of, save
 
     rungs = list(LADDER) if rungs == ["all"] else rungs or [FASTEST]
     for rung in rungs:
@@ -109,45 +123,71 @@ def race(
     with Progress(TextColumn("racing"), BarColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
         found = duel(
-            settings, dataset, rungs, forms, steps=steps, progress=lambda part: bar.update(task, completed=part)
+            settings,
+            dataset,
+            rungs,
+            forms,
+            steps=steps,
+            rung_steps=(rung_steps or RUNG_STEPS) if steps is None else None,
+            progress=lambda part: bar.update(task, completed=part),
         )
     if memory:
         for one in found:
             one.peak_mb = round(peak_mb(one.name, settings, str(data_dir) if data_dir else None), 1)
-    rival = min((c for c in found if c.name in FORMS[:2]), key=lambda c: c.steps_ms[0])
-    table = Table("who", "step, ms", "epoch, s", f"of {rival.name}'s", "test accuracy", "peak, MB")
-    for c in found:
+    images = min(settings.images or len(dataset.images), len(dataset.images))
+    outcome = Race(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=settings,
+        dataset=dataset.name,
+        machine=machine(),
+        source=source(),
+        versions=versions() | peer_versions(),
+        blas=kernels(),
+        epoch_steps=-(-images // settings.batch_size),
+        agreed=AGREED,
+        gentle=GENTLE,
+        agreement=agreement(settings, dataset, rungs, FORMS[:2]),
+        apart=apart(found),
+        contestants=found,
+    )
+    path = path_of(out, settings)
+    save(outcome, path)
+    for line in told(outcome):
+        console.print(line, highlight=False, soft_wrap=isinstance(line, str))
+    console.print(f"On the page, too, after: python -m bench plots --out {out}", highlight=False, soft_wrap=True)
+    return path
+
+
+def told(race: Race) -> Iterator[Table | str]:
+    """What came of a race, for a terminal."""
+    rival, steps = race.rival, race.epoch_steps
+    table = Table("who", "steps", "step, ms", "epoch, s", f"of {rival.name}'s", "test accuracy", "peak, MB")
+    for c in race.contestants:
         table.add_row(
             c.name,
+            f"{len(c.losses)} of {steps}",
             f"{c.steps_ms[0]:.2f} ({c.steps_ms[1]:.2f} to {c.steps_ms[2]:.2f})",
             f"{c.epoch_s:.2f}",
-            f"{c.steps_ms[0] / rival.steps_ms[0]:.2f}",
+            f"{c.epoch_s / rival.epoch_s:.2f}",
             f"{c.accuracy:.2%}" if c.accuracy is not None else "",
             "" if c.peak_mb is None else f"{c.peak_mb:.0f}",
         )
-    console.print(table)
-    apart = agreement(settings, dataset, rungs, FORMS[:2])
-    for pair, difference in apart.items():
-        console.print(f"Losses of {pair}: at most {difference:.1e} apart in {AGREED} gentle steps.", highlight=False)
+    yield table
+    compared = min(race.agreed, steps)
+    for pair, difference in race.agreement.items():
+        yield f"Losses of {pair}: at most {difference:.1e} apart in {compared} gentle steps."
+    for pair, difference in race.apart.items():
+        yield f"Losses of {pair}: at most {difference:.1e} apart in {compared} steps of the race."
     profile = Table("who", "layer", "forward, ms", "backward, ms")
-    for c in found:
+    for c in race.contestants:
         by = {(layer, direction): 1e3 * s for layer, direction, s in c.layers}
         for layer in dict.fromkeys(layer for layer, _ in by):
             both = (by.get((layer, d)) for d in ("forward", "backward"))
             profile.add_row(c.name, layer, *("" if ms is None else f"{ms:.3f}" for ms in both))
-    console.print(profile)
-    path = out / "results" / f"race {options['network'].replace('/', ' ')} {options['pool']}.json"
-    kept = {
-        "settings": asdict(settings),
-        "dataset": dataset.name,
-        "machine": asdict(machine()),
-        "versions": versions(),
-        "blas": kernels(),
-        "agreement": apart,
-        "contestants": [asdict(c) for c in found],
-    }
-    write_atomically(path, json.dumps(kept) + "\n")
-    return path
+    yield profile
+    for target in race.targets():
+        verdict = {True: "met", False: "missed", None: "not known"}[target.met]
+        yield f"Aimed at {target.what}: {verdict} ({target.found})."
 
 
 def kernels() -> list[str]:

@@ -9,7 +9,7 @@ import gc
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -21,6 +21,7 @@ import numpy as np
 from bench.files import ROOT
 from bench.mnist.data import Dataset, load
 from bench.mnist.framework import FORMS, Form, TorchTrainer, profile
+from bench.mnist.ladder import LADDER
 from bench.mnist.train import Settings, Trainer, accuracy, threads_of
 
 TURN = 40
@@ -52,7 +53,7 @@ class Contestant:
     losses
         Of every step.
     accuracy
-        On the test images in the end; None if nobody asked.
+        On the test images after an epoch; None if it did not do a whole one.
     layers
         (layer, direction, seconds a step), where it was profiled.
     peak_mb
@@ -75,54 +76,62 @@ def duel(
     forms: Sequence[Form],
     *,
     steps: int | None = None,
+    rung_steps: int | None = None,
     progress: Callable[[float], None] = lambda part: None,
 ) -> list[Contestant]:
-    """Train on `rungs` of ours and in `forms` of PyTorch's, for an epoch or for so many `steps`."""
+    """Train on `rungs` of ours and in `forms` of PyTorch's, for an epoch or for so many `steps`.
+
+    Parameters
+    ----------
+    rung_steps
+        At most so many steps of all rungs but the last on the ladder. Their turns lie scattered over the whole race.
+    """
     ours = {name: Trainer(replace(settings, rung=name), dataset) for name in rungs}
     trainers: dict[str, Trainer | TorchTrainer] = dict(ours)
     for form in forms:
         trainers[form] = TorchTrainer(settings, dataset, form)
-    first = next(iter(ours.values()))
-    batches = first.batches()
-    of_epoch = len(batches)
-    batches = batches[:steps]
+    epoch = next(iter(ours.values())).batches()
+    last = highest(rungs)
+    batches = {name: epoch[:steps][: rung_steps if name in ours and name != last else None] for name in trainers}
     losses: dict[str, list[float]] = {name: [] for name in trainers}
-    samples: dict[str, list[float]] = {name: [] for name in trainers}
+    timed: dict[str, list[tuple[float, bool]]] = {name: [] for name in trainers}
+    rounds = -(-len(batches[last]) // TURN)
     enabled = gc.isenabled()
     gc.disable()
     try:
-        for turn in range(0, len(batches), TURN):
+        for at in range(rounds):
             for i, (name, trainer) in enumerate(trainers.items()):
+                turns = -(-len(batches[name]) // TURN)
                 with threads_of(trainer.settings):
                     begin = perf_counter()
-                    for indices in batches[turn : turn + TURN]:
+                    for indices in batches[name][TURN * (at * turns // rounds) : TURN * ((at + 1) * turns // rounds)]:
                         start = perf_counter()
                         losses[name].append(trainer.step(indices))
-                        end = perf_counter()
-                        if start - begin > SETTLE_S and len(indices) == settings.batch_size:
-                            samples[name].append(end - start)
-                progress((turn + TURN * (i + 1) / len(trainers)) / len(batches))
+                        counts = start - begin > SETTLE_S and len(indices) == settings.batch_size
+                        timed[name].append((perf_counter() - start, counts))
+                progress((at + (i + 1) / len(trainers)) / rounds)
     finally:
         if enabled:
             gc.enable()
     found = []
     for name, trainer in trainers.items():
+        whole, result = len(losses[name]) == len(epoch), None
         with threads_of(trainer.settings):
             if isinstance(trainer, TorchTrainer):
-                result = trainer.accuracy()
-                compiled = name == "pytorch_compiled"
-                watch = profile(trainer, [] if compiled else batches[:TURN])
-                layers = [(*key, s / TURN) for key, s in watch.seconds.items()]
+                result = trainer.accuracy() if whole else None
+                profiled = [] if name == "pytorch_compiled" else epoch[:TURN]
+                layers = [(*key, s / len(profiled)) for key, s in profile(trainer, profiled).seconds.items()]
             else:
-                result = accuracy(trainer.network, dataset)
-                layers = [(*key, s / len(batches)) for key, s in trainer.history.stopwatch.seconds.items()]
-        times = sorted(samples[name]) or [float("nan")]
+                result = accuracy(trainer.network, dataset) if whole else None
+                layers = [(*key, s / len(losses[name])) for key, s in trainer.history.stopwatch.seconds.items()]
+        # In a very small race nobody settles; then every step counts.
+        times = sorted(s for s, counts in timed[name] if counts) or sorted(s for s, _ in timed[name])
         quartiles = (median(times), times[len(times) // 4], times[3 * len(times) // 4])
         found.append(
             Contestant(
                 name,
                 (1e3 * quartiles[0], 1e3 * quartiles[1], 1e3 * quartiles[2]),
-                of_epoch * sum(times) / len(times),
+                len(epoch) * sum(times) / len(times),
                 losses[name],
                 result,
                 layers,
@@ -131,18 +140,28 @@ def duel(
     return found
 
 
+def highest(rungs: Iterable[str]) -> str:
+    """The one of `rungs` that is last on the ladder."""
+    return max(rungs, key=list(LADDER).index)
+
+
 def disagreement(a: Sequence[float], b: Sequence[float]) -> float:
-    """The largest relative difference of two trainings' losses over the first AGREED steps."""
-    return max(abs(x - y) / abs(y) for x, y in zip(a[:AGREED], b[:AGREED], strict=True))
+    """The largest relative difference of two trainings' losses over the first AGREED steps that both did."""
+    return max(abs(x - y) / abs(y) for x, y in zip(a[:AGREED], b[:AGREED], strict=False))
+
+
+def apart(found: Sequence[Contestant]) -> dict[str, float]:
+    """How far apart losses come in AGREED steps: each of ours from each of PyTorch's, and these from each other."""
+    ours = [c for c in found if c.name not in FORMS]
+    theirs = [c for c in found if c.name in FORMS]
+    pairs = [(a, b) for a in ours for b in theirs] + [(a, b) for i, a in enumerate(theirs) for b in theirs[i + 1 :]]
+    return {f"{a.name} and {b.name}": disagreement(a.losses, b.losses) for a, b in pairs}
 
 
 def agreement(settings: Settings, dataset: Dataset, rungs: Sequence[str], forms: Sequence[Form]) -> dict[str, float]:
-    """How far apart losses come in AGREED gentle steps: each of ours from each of PyTorch's, and these from each other."""
+    """As :func:`apart`, in gentle steps."""
     gentle = replace(settings, **GENTLE)  # type: ignore[arg-type]
-    found = duel(gentle, dataset, rungs, forms, steps=AGREED)
-    ours, theirs = found[: len(rungs)], found[len(rungs) :]
-    pairs = [(a, b) for a in ours for b in theirs] + [(a, b) for i, a in enumerate(theirs) for b in theirs[i + 1 :]]
-    return {f"{a.name} and {b.name}": disagreement(a.losses, b.losses) for a, b in pairs}
+    return apart(duel(gentle, dataset, rungs, forms, steps=AGREED))
 
 
 PEAK = """
