@@ -4,6 +4,8 @@ PYTHON ?= python3
 PRESET ?= standard
 OUT ?=
 FUZZ_SECONDS ?= 600
+# Most of the time goes into compiling kernels, on one core each; more than four would compile the same ones.
+ACROSS := -n auto --maxprocesses 4 --dist worksteal
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -22,9 +24,8 @@ help:  ## What there is to make
 report: $(READY)  ## Prove and time every backend, train on MNIST, write the page
 	$(BIN)/python -m bench report --preset $(PRESET) $(if $(OUT),--out $(OUT))
 
-# Most of the time goes into compiling kernels, on one core each; more than four would compile the same ones.
 test: $(READY)  ## All tests, doctests, and each benchmark once
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -q $(ACROSS)
 
 lint: $(READY)  ## Style and types
 	$(BIN)/ruff check .
@@ -39,7 +40,7 @@ fuzz: $(READY)  ## Make up calls for FUZZ_SECONDS and keep those that led somewh
 
 # Nothing is found compiled, so that the code that makes the kernels counts.
 coverage: $(READY)  ## Lines and branches of pooling/ that the tests run: at least 95%
-	POOLING_CACHE_DIR=$$(mktemp -d) $(BIN)/python -m pytest -q --cov --cov-report=term tests pooling
+	POOLING_CACHE_DIR=$$(mktemp -d) $(BIN)/python -m pytest -q $(ACROSS) --cov --cov-report=term tests pooling
 
 train: $(READY)  ## Train LeNet on MNIST with max pooling
 	$(BIN)/python -m bench train
