@@ -13,6 +13,9 @@ from bench.study.statistics import Estimate, by_seed, epochs_to, paired
 GOAL = 0.98
 """Test accuracy to which epochs are counted."""
 
+FAILED = 0.5
+"""Test accuracy below which a training has learned nothing, diverged or not."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -138,6 +141,9 @@ QUESTIONS = {
 
 def sentences(rows: Sequence[Row]) -> Iterator[str]:
     """The answers, with numbers."""
+    failed: dict[str, int] = {}
+    for row in rows:
+        failed[row.label] = failed.get(row.label, 0) + (row.chosen < FAILED)
     for found in comparisons(rows):
         network, window, *_ = found.one.split(" ")
         kind = (found.one.split(" ", 2)[2], found.other.split(" ", 2)[2])
@@ -150,6 +156,9 @@ def sentences(rows: Sequence[Row]) -> Iterator[str]:
             yield f"{where}: {better if found.points.mean > 0 else worse}: {numbers}."
         else:
             yield f"{where}: it is not clear that {differ}: {numbers}."
+        for label, name in ((found.one, kind[0]), (found.other, kind[1])):
+            if failed[label]:
+                yield f"{where}: {name} learned nothing with {failed[label]} of {found.points.n} seeds, which the interval holds."
         if found.epochs is not None and found.epochs.clear:
             sooner = "fewer" if found.epochs.mean < 0 else "more"
             yield (
