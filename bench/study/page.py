@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from bench.files import write_atomically
-from bench.study.answer import GOAL, comparisons, labels, ladder, points, sentences, summary
+from bench.study.answer import FAILED, GOAL, comparisons, labels, ladder, points, sentences, summary
 from bench.study.runs import NETWORKS, WINDOWS, Row
 from bench.study.statistics import Estimate
 from bench.style import COLOURS, STYLE, svg
@@ -51,7 +51,8 @@ def percent(estimate: Estimate) -> str:
 
 
 def curves(rows: Sequence[Row]) -> str:
-    """Test error by epoch, a panel for each network and window; a band is the 95% interval of the mean."""
+    """Test error by epoch, a panel for each network and window; a band is the 95% interval of the mean. Who learned
+    nothing is left out."""
     with rc_context(STYLE):
         figure = Figure(figsize=(9.5, 6.0))
         axes = figure.subplots(len(NETWORKS), len(WINDOWS), squeeze=False)
@@ -59,7 +60,7 @@ def curves(rows: Sequence[Row]) -> str:
             for j, window in enumerate(WINDOWS):
                 ax = axes[i, j]
                 for kind, colour in zip(CURVES, COLOURS[::-1], strict=False):
-                    own = [r.accuracy for r in rows if r.label == f"{network} {window} {kind}" and not r.diverged]
+                    own = [r.accuracy for r in rows if r.label == f"{network} {window} {kind}" and r.chosen >= FAILED]
                     if not own:
                         continue
                     length = min(map(len, own))
