@@ -138,7 +138,7 @@ def _save(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def fit(observations: Iterable[Observation]) -> dict[str, Any]:
-    """Prices by case, and from how many bytes on each backend splits its work."""
+    """Prices by case, from how many bytes on each backend splits its work, and the shortest time that each took."""
     by_backend: dict[str, list[tuple[Facts, float]]] = defaultdict(list)
     for one in observations:
         for name, time in one.times.items():
@@ -152,7 +152,8 @@ def fit(observations: Iterable[Observation]) -> dict[str, Any]:
         prices |= found
         if split is not None:
             splits[name] = split
-    return {"prices": prices, "splits": splits}
+    floors = {name: float(f"{min(time for _, time in rows):.4g}") for name, rows in sorted(by_backend.items())}
+    return {"prices": prices, "splits": splits, "floors": floors}
 
 
 def _fit_backend(
@@ -230,7 +231,6 @@ def write(found: Mapping[str, Any], observations: Sequence[Observation], path: P
     prices = ",\n".join(
         f"  {json.dumps(case)}: {json.dumps(values)}" for case, values in sorted(found["prices"].items())
     )
-    write_atomically(
-        path,
-        f'{{\n"fitted on": {len(observations)},\n"splits": {json.dumps(found["splits"])},\n"prices": {{\n{prices}\n}}\n}}\n',
-    )
+    parts = {"fitted on": len(observations), "splits": found["splits"], "floors": found["floors"]}
+    head = "".join(f"{json.dumps(name)}: {json.dumps(value)},\n" for name, value in parts.items())
+    write_atomically(path, f'{{\n{head}"prices": {{\n{prices}\n}}\n}}\n')
