@@ -38,9 +38,10 @@ bench: $(READY)  ## The benchmarks as pytest-benchmark's tables
 fuzz: $(READY)  ## Make up calls for FUZZ_SECONDS and keep those that led somewhere new
 	$(BIN)/python -W error -m tests.fuzz $(FUZZ_SECONDS)
 
-# Nothing is found compiled, so that the code that makes the kernels counts.
+# Nothing is found compiled, so that the code that makes the kernels counts. An interrupt that hits coverage's own code leaves its
+# lock held for good: the test that interrupts this process is left to make test.
 coverage: $(READY)  ## Lines and branches of pooling/ that the tests run: at least 95%
-	POOLING_CACHE_DIR=$$(mktemp -d) $(BIN)/python -m pytest -q $(ACROSS) --cov --cov-report=term tests pooling
+	POOLING_CACHE_DIR=$$(mktemp -d) $(BIN)/python -m pytest -q $(ACROSS) -k 'not interrupt_in_a_long_call' --cov --cov-report=term tests pooling
 
 train: $(READY)  ## Train LeNet on MNIST with max pooling
 	$(BIN)/python -m bench train
