@@ -24,6 +24,8 @@ def as_plain_array(name: str, value: Any) -> Array:
 
 def as_array(name: str, value: Any) -> Array:
     """`value` as a C-contiguous and aligned array of a dtype that pooling knows; a copy only if it is not one already."""
+    if type(value) is np.ndarray and value.flags.carray and value.dtype.char in DTYPES and value.dtype.isnative:
+        return value  # as most often, in half the time
     array = as_plain_array(name, value)
     if computed_in(array.dtype).char not in DTYPES:
         raise DTypeError(
@@ -37,9 +39,10 @@ def as_array(name: str, value: Any) -> Array:
 
 def in_order(array: Array) -> Array:
     """`array` if it is C-contiguous and aligned, as kernels take every array to be; else a copy that is."""
-    # Not np.ascontiguousarray, which makes a 0-d array 1-d.
-    fit = array.flags.c_contiguous and array.flags.aligned
-    return array if fit else np.array(array, order="C", copy=True)
+    flags = array.flags
+    if flags.carray or (flags.c_contiguous and flags.aligned):  # the first is both, and writeable
+        return array
+    return np.array(array, order="C", copy=True)  # not np.ascontiguousarray, which makes a 0-d array 1-d
 
 
 def widened(array: Array) -> Array:
@@ -55,10 +58,13 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: 
         raise PoolingError(f"out is {type(out).__name__}: it must be a NumPy array of shape {shape} and dtype {dtype}")
     if out.shape != shape or out.dtype != dtype:
         raise PoolingError(f"out has shape {out.shape} and dtype {out.dtype}: the result has {shape} and {dtype}")
-    if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
+    if not out.flags.carray:
         raise PoolingError("out must be C-contiguous, aligned and writeable: pass np.empty(shape, dtype), or no out")
-    if any(np.may_share_memory(out, source) for source in sources):
-        raise PoolingError("out overlaps an array that the result is computed from: pass another one")
+    checked = None
+    for source in sources:
+        if source is not checked and np.may_share_memory(out, source):  # most often the same array comes twice
+            raise PoolingError("out overlaps an array that the result is computed from: pass another one")
+        checked = source
     return out
 
 

@@ -14,16 +14,15 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from pooling.arrays import as_array, check_choice, check_out, in_order, widened
 from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties, computed_in
-from pooling.backends import REGISTRY, backend
+from pooling.backends import backend
 from pooling.errors import DTypeError, PoolingError, UnsupportedError
 from pooling.indices import flat_indices
 from pooling.memory import empty
@@ -59,7 +58,7 @@ class Plan:
     key: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which takes three times as long to make
 class Saved:
     """What a backward pass needs of its forward pass: to be handed on, not changed."""
 
@@ -70,9 +69,6 @@ class Saved:
     def backend(self) -> str:
         """Name of the backend that ran the forward pass, and will run the backward pass."""
         return self.plan.backend
-
-
-_AS_IT_IS = nullcontext()
 
 
 @lru_cache(maxsize=1024)
@@ -107,14 +103,24 @@ def _in_order(kept: Any) -> Any:
     if isinstance(kept, np.ndarray):
         return in_order(kept)
     if isinstance(kept, tuple):
-        each = map(_in_order, kept)
-        return kept._make(each) if hasattr(kept, "_make") else tuple(each)
+        each = tuple([_in_order(one) for one in kept])
+        return each if type(kept) is tuple or not hasattr(kept, "_make") else kept._make(each)
     return kept
 
 
-def _unwarned(name: str) -> AbstractContextManager[object]:
-    """Within, NumPy says nothing of ``inf - inf`` and the like: their results are as right as any, and backends agree."""
-    return _AS_IT_IS if REGISTRY[name].compiled else np.errstate(all="ignore")
+@cache
+def _unwarned(run: Pass) -> Pass:
+    """Passes in which NumPy says nothing of ``inf - inf`` and the like: their results are as right as any, and backends agree."""
+
+    def forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
+        with np.errstate(all="ignore"):
+            return run.forward(x, problem, y, training)
+
+    def backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
+        with np.errstate(all="ignore"):
+            run.backward(dy, kept, problem, dx)
+
+    return Pass(forward, backward, run.taps)
 
 
 class Operator:
@@ -200,7 +206,7 @@ class Operator:
             self.data_format,
             problem,
             name,
-            chosen.ops[problem.op],
+            chosen.ops[problem.op] if chosen.compiled else _unwarned(chosen.ops[problem.op]),
             (*shape[:first], *(window.output_size if self.rule.keepdims else ()), *shape[first + n :]),
             (outer, *window.input_size, inner),
             (outer, *window.output_size, inner),
@@ -219,8 +225,7 @@ class Operator:
         x = widened(x)
         if y.size:
             result = y if x.dtype == plan.dtype else empty(plan.y_shape, x.dtype)
-            with _unwarned(plan.backend):
-                kept = self._run(plan, x.reshape(plan.canonical), result.reshape(plan.y_canonical), training)
+            kept = self._run(plan, x.reshape(plan.canonical), result.reshape(plan.y_canonical), training)
             if result is not y:
                 y[...] = result
         return x, y, Saved(plan, kept)
@@ -323,8 +328,7 @@ class Operator:
         elif dx.size:
             dy = widened(dy)
             result = dx if dy.dtype == plan.dtype else empty(plan.shape, dy.dtype)
-            with _unwarned(plan.backend):
-                self._run_back(plan, dy.reshape(plan.y_canonical), kept, result.reshape(plan.canonical))
+            self._run_back(plan, dy.reshape(plan.y_canonical), kept, result.reshape(plan.canonical))
             if result is not dx:
                 dx[...] = result
         return dx

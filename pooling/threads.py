@@ -54,7 +54,9 @@ _lock = Lock()
 _crew: _Crew | None = None
 _threads: int | None = None
 _worker = local()
-_NO_BOX = np.zeros(BOX, np.int64)
+
+UNSHARED = np.zeros(0, np.int64)
+"""The tickets and the letter box of work that its caller does alone."""
 
 
 class _Job:
@@ -184,6 +186,12 @@ def split(work: Work, n: int, nbytes: int) -> None:
         raise job.error
 
 
+def alone(n: int, nbytes: int) -> bool:
+    """Whether :func:`share` is not worth its while, for `n` units that move so many bytes."""
+    # A helper that shares again would wait for threads that wait for it.
+    return n <= 1 or nbytes <= ALONE or get_num_threads() <= 1 or getattr(_worker, "busy", False)
+
+
 def share(
     take: Callable[[Array, int, int, Array], None], n: int, nbytes: int, attend: Callable[[Array], None] | None = None
 ) -> None:
@@ -193,16 +201,16 @@ def share(
     ----------
     take
         Called with the tickets, how many units to draw at a time, how many threads may be at it by way of the letter box, and
-        that box: does units until NEXT has counted all `n`, and counts in DONE those that are done.
+        that box: does units until NEXT has counted all `n`, and counts in DONE those that are done. With no tickets, and 0
+        threads, it does all that there is.
     attend
         What helpers do that wait for letters in a box.
     """
-    tickets = np.zeros(TICKETS, np.int64)
-    threads = min(n, get_num_threads()) if nbytes > ALONE else 1
-    # A helper that shares again would wait for threads that wait for it.
-    if threads <= 1 or getattr(_worker, "busy", False):
-        take(tickets, n, 1, _NO_BOX)
+    if alone(n, nbytes):
+        take(UNSHARED, n, 0, UNSHARED)
         return
+    tickets = np.zeros(TICKETS, np.int64)
+    threads = min(n, get_num_threads())
     grain = -(-n // parts_of(n, threads, nbytes))
     crew = _get_crew(threads - 1)
     if attend is not None and crew.writing.acquire(blocking=False):
@@ -214,17 +222,17 @@ def share(
                     while crew.box[INSIDE]:  # the arrays must not be handed back while a thread still writes to them
                         sleep(0)
             else:
-                take(tickets, n, 1, _NO_BOX)
+                take(UNSHARED, n, 0, UNSHARED)
         finally:
             crew.writing.release()
         return
     if nbytes <= SMALL_COMPILED:
-        take(tickets, n, 1, _NO_BOX)
+        take(UNSHARED, n, 0, UNSHARED)
         return
-    job = _Job(lambda: take(tickets, grain, 1, _NO_BOX))
+    job = _Job(lambda: take(tickets, grain, 1, UNSHARED))
     _call(job, threads - 1)
     try:
-        take(tickets, grain, 1, _NO_BOX)
+        take(tickets, grain, 1, UNSHARED)
     finally:
         job.close(wait=bool(tickets[DONE] < n))  # when all is done, nobody touches the arrays any more
     if job.error is not None and tickets[DONE] < n:  # a helper that failed before it drew a ticket is no loss

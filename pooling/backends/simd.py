@@ -70,18 +70,20 @@ class Job:
 
     def run(self, source: Array, target: Array, taps: Array | None, *more: Array) -> None:
         """Do it. `more` are arrays that the kernel takes after the taps."""
-        dtype = wide(target.dtype)
-        if target.dtype == np.float16:
+        dtype = target.dtype
+        if dtype.char == "e":
             from pooling.simd.vectors import HALF
 
+            dtype = wide(dtype)
             source, target, more = source.view(HALF), target.view(HALF), tuple(array.view(HALF) for array in more)
-        a, b = source.reshape(-1), target.reshape(-1)
-        won = None if taps is None else taps.reshape(-1)
-        rest = (*(array.reshape(-1) for array in more), *self.given)
+        # Small work is done before Python has reshaped three arrays: ravel does it in half the time.
+        a, b = source.ravel(), target.ravel()
+        won = None if taps is None else taps.ravel()
+        rest = (*[array.ravel() for array in more], *self.given) if more else self.given
 
         def take(tickets: Array, grain: int, most: int, box: Array) -> None:
-            v = scratch(self.elements * most, dtype, 0)
-            t = None if won is None else scratch(self.tap_elements * most, won.dtype, 1)
+            v = scratch(self.elements * (most or 1), dtype, 0)
+            t = None if won is None else scratch(self.tap_elements * (most or 1), won.dtype, 1)
             sizes = self.elements, self.tap_elements
             self.kernel(box, tickets, self.units, grain, most, *sizes, v, t, a, b, won, *rest)
 
@@ -124,6 +126,8 @@ def planned(plan: Plan) -> Job:
 @lru_cache(maxsize=512)
 def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
     """Forward of either op."""
+    if few_channels((inner,), dtype):
+        return forward_job(with_channels(problem, inner), outer, 1, dtype)
     if in_place(problem, inner, dtype):
         return plane_job(problem, outer, dtype, False)
     from pooling.simd.chain import chain
@@ -146,10 +150,17 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
 
 
 @lru_cache(maxsize=512)
-def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
-    """Each cell's sum of what the outputs over it send: a forward pass with the roles exchanged."""
+def backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
+    """Backward of either op."""
+    if few_channels((inner,), dtype):
+        return backward_job(with_channels(problem, inner), outer, 1, dtype)
     if in_place(problem, inner, dtype):
         return plane_job(problem, outer, dtype, True)
+    return (max_backward_job if problem.op == "max" else mean_backward_job)(problem, outer, inner, dtype)
+
+
+def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
+    """Each cell's sum of what the outputs over it send: a forward pass with the roles exchanged."""
     from pooling.simd.chain import chain
     from pooling.simd.passes import forward_channels, forward_planes, spread_channels, spread_planes
     from pooling.simd.tiles import are_tiles, tiles
@@ -166,12 +177,9 @@ def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[
     return cut(job.over(visit=visit), program, outer, inner, dtype, True)
 
 
-@lru_cache(maxsize=512)
 def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
     """Each output's gradient to the cell that won, or to those that did."""
-    if in_place(problem, inner, dtype):
-        return plane_job(problem, outer, dtype, True)
-    from pooling.simd.gatherplan import UNROLLED, gather_plan, most_over
+    from pooling.simd.gatherplan import few_ask, gather_plan
     from pooling.simd.passes import scatter_channels, scatter_planes, spread_channels, spread_planes
     from pooling.simd.regions import scatter_regions, with_starts
     from pooling.simd.tiles import are_tiles, tiles
@@ -184,8 +192,7 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
         visit = tiles(program.axes, True, in_lanes)
         job = spread_planes if in_lanes else spread_channels
         return cut(job.over(visit=visit), program, outer, inner, dtype, False, True)
-    few = not in_lanes and problem.window.slides and math.prod(most_over(program)) <= UNROLLED
-    if few or dtype == np.float16:  # whose numbers scalar code can't add
+    if few_ask(program, problem) or dtype == np.float16:  # whose numbers scalar code can't add
         return planned(gather_plan(problem, outer, inner, dtype))
     given = forward_program(problem, dtype)
     offsets = tap_offsets(given) * (lanes if in_lanes else inner)
@@ -292,13 +299,11 @@ def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
 
 def forward(x: Array, problem: Problem, y: Array, taps: Array | None) -> None:
     """Run the op's forward pass."""
-    if few_channels(x.shape, x.dtype):
-        if problem.window.ndim == 3:
-            result = empty((len(y) * y.shape[-1], *y.shape[1:-1], 1), y.dtype)
-            forward(channels_to_planes(x), problem, result, taps)
-            planes_to_channels(result, y)
-            return
-        problem, x, y = with_channels(problem, x.shape[-1]), x[..., None], y[..., None]
+    if problem.window.ndim == 3 and few_channels(x.shape, x.dtype):
+        result = empty((len(y) * y.shape[-1], *y.shape[1:-1], 1), y.dtype)
+        forward(channels_to_planes(x), problem, result, taps)
+        planes_to_channels(result, y)
+        return
     forward_job(problem, len(x), x.shape[-1], x.dtype).run(x, y, taps)
     if problem.op == "max":
         fill_empty(problem, y, taps)
@@ -306,16 +311,12 @@ def forward(x: Array, problem: Problem, y: Array, taps: Array | None) -> None:
 
 def backward(dy: Array, taps: Array | None, problem: Problem, dx: Array, *tied: Array) -> None:
     """Run the op's backward pass. `tied` are x and y where several cells may win."""
-    if few_channels(dx.shape, dx.dtype):
-        if problem.window.ndim == 3:
-            result = empty((len(dx) * dx.shape[-1], *dx.shape[1:-1], 1), dx.dtype)
-            backward(channels_to_planes(dy), taps, problem, result, *map(channels_to_planes, tied))
-            planes_to_channels(result, dx)
-            return
-        problem, dx, dy = with_channels(problem, dx.shape[-1]), dx[..., None], dy[..., None]
-        tied = tuple(array[..., None] for array in tied)
-    job = max_backward_job if problem.op == "max" else mean_backward_job
-    job(problem, len(dx), dx.shape[-1], dx.dtype).run(dy, dx, taps, *tied)
+    if problem.window.ndim == 3 and few_channels(dx.shape, dx.dtype):
+        result = empty((len(dx) * dx.shape[-1], *dx.shape[1:-1], 1), dx.dtype)
+        backward(channels_to_planes(dy), taps, problem, result, *map(channels_to_planes, tied))
+        planes_to_channels(result, dx)
+        return
+    backward_job(problem, len(dx), dx.shape[-1], dx.dtype).run(dy, dx, taps, *tied)
 
 
 @lru_cache(maxsize=256)

@@ -129,6 +129,9 @@ def gather_band(
                 at += pixel
 
 
+ask: Any = gather_band  # or `ask_rows` of gather_rows.py
+
+
 @kernel
 def gather_channels(
     start: int, stop: int, dy: Any, dx: Any, won: Any, x: Any, y: Any, inner: int, g: Any, reads: Any, taps: Any, bands: Any,
@@ -143,12 +146,12 @@ def gather_channels(
         p = (item * cells + first * slab) * inner
         q = (item * outputs + low * out_slab) * inner
         if reads is None:
-            gather_band(dy, q, won, q, x, p, y, q, dx, p, inner, g, taps, box)
+            ask(dy, q, won, q, x, p, y, q, dx, p, inner, g, taps, box)
         else:
             reach_low, reach_high = bands[b, 4], bands[b, 5]
             read = band_box(reads, axis, low, high, reach_low, reach_high)
             share_band(dy, q, x, (item * cells + reach_low * slab) * inner, y, q, v, 0, inner, reads, read)
-            gather_band(v, 0, won, q, x, p, y, q, dx, p, inner, g, taps, box)
+            ask(v, 0, won, q, x, p, y, q, dx, p, inner, g, taps, box)
 
 
 @kernel
@@ -171,7 +174,7 @@ def gather_planes(
         turn_in(dy, plane * outputs + low * out_slab, n, outputs, last, v, 0, lanes)
         out = n * lanes
         if x is None:
-            gather_band(v, 0, won, won_at, x, 0, y, 0, v, out, lanes, g, taps, box)
+            ask(v, 0, won, won_at, x, 0, y, 0, v, out, lanes, g, taps, box)
         else:
             y0 = n * lanes
             x0 = 2 * n * lanes
@@ -182,5 +185,5 @@ def gather_planes(
                 read = band_box(reads, axis, low, high, reach_low, reach_high)
                 share_band(v, 0, v, x0, v, y0, v, 0, lanes, reads, read)
             own = x0 + (first - reach_low) * slab * lanes
-            gather_band(v, 0, won, won_at, v, own, v, y0, v, out, lanes, g, taps, box)
+            ask(v, 0, won, won_at, v, own, v, y0, v, out, lanes, g, taps, box)
         turn_out(v, out, (end - first) * slab, dx, plane * cells + first * slab, cells, last, lanes)

@@ -11,18 +11,39 @@ import numpy as np
 from pooling.axis import Axis, Regions
 from pooling.backend import Array, Problem
 from pooling.simd.gather import gather_channels, gather_planes
+from pooling.simd.gather_rows import ask_rows, ask_strides
 from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.schedule import Plan, bands
 from pooling.simd.vectors import lanes
 from pooling.taps import wide
 
-UNROLLED = 9
-"""Windows over a cell up to which it asks each of them in unrolled loops."""
+ASKED_TAPS, ASKED_OUTPUTS, ASKED_IN_ROW = 27, 16, 72
+"""Taps of a window, and outputs over a cell, up to which cells ask, in unrolled loops, and outputs do not scatter instead.
+
+With 36 taps (6x6, stride 2) asking took 1.2 to 1.7 times as long, with 25 outputs over a cell (5x5, stride 1) 1.1 times; with
+27 taps (3x3x3) and 8 outputs 0.5 to 0.75, with 16 of both (4x4, stride 1) 0.6 to 0.8. The last is how often a stride of a row
+is unrolled, kernel times stride: LLVM does so 72 times (9, stride 8), but at 156 (13, stride 12) it took 3 times as long.
+"""
 
 
 def most_over(program: Program) -> list[int]:
     """How many outputs lie over a cell along each axis, at most."""
     return [int(table[:, 2].max(initial=0)) for table in program.tables]
+
+
+def few_ask(program: Program, problem: Problem) -> bool:
+    """Whether a cell may ask each output over it by name."""
+    if not problem.window.slides or problem.window.n_taps > ASKED_TAPS:
+        return False
+    d, h, w = most_over(program)
+    row = program.axes[2]
+    return d * h * w <= ASKED_OUTPUTS and d * h * row.kernel * row.stride <= ASKED_IN_ROW
+
+
+def shifts_of(axis: Axis) -> list[int]:
+    """Where, from a stride's number on, the outputs lie that have one of its cells under some tap."""
+    places = [c + axis.before - k * axis.dilation for c in range(axis.stride) for k in range(axis.kernel)]
+    return [place // axis.stride for place in places if place % axis.stride == 0]
 
 
 @lru_cache(maxsize=512)
@@ -32,7 +53,8 @@ def gather_plan(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
     tied, split = problem.ties in ("split", "all"), problem.ties == "split"
     in_lanes, most = inner == 1, most_over(program)
     # Where many may win one kernel does for all windows: its own for each took 0.8 of the time, but seconds to compile.
-    unrolled = not tied and problem.window.slides and math.prod(most) <= UNROLLED
+    unrolled = not tied and few_ask(program, problem)
+    in_strides = unrolled and dtype != np.float16
     names = {"VECTOR": int(in_lanes), "HALVES": int(dtype == np.float16)}
     if unrolled:
         names |= {f"MOST_{name}": max(n, 1) for name, n in zip("DHW", most, strict=True)}
@@ -49,7 +71,7 @@ def gather_plan(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
         """About as many elements have to be near at hand."""
         return (outputs * program.slab + cells * program.out_slab) * pixel * (2 if tied else 1)
 
-    rows = bands(program, lambda outputs, cells: moved(outputs, cells) * wide(dtype).itemsize)
+    rows = bands(program, lambda outputs, cells: moved(outputs, cells) * wide(dtype).itemsize, in_strides)
     room = max(elements(high - low, stop - first, end - start) for first, stop, low, high, start, end in rows.tolist())
     units = (-(-outer // pixel) if in_lanes else outer) * len(rows)
     given = (
@@ -61,6 +83,13 @@ def gather_plan(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
         program.where,
     )
     kernel = (gather_planes if in_lanes else gather_channels).over(**names)
+    if in_strides:
+        w = program.axes[2]
+        shifts = shifts_of(w)
+        names |= {"K_W": w.kernel, "S_W": w.stride, "D_W": w.dilation, "BEFORE": w.before}
+        names |= {"SHIFT_LOW": min(shifts), "SHIFT_HIGH": max(shifts)}
+        edge = ask_strides.over(**names, EDGE=1).apart()
+        kernel = kernel.over(ask=ask_rows.over(**names, EDGE=int(in_lanes), ask_edge=edge))
     return Plan(kernel, given if tied else (None, None, *given), units, max(room, pixel), 1)
 
 

@@ -124,6 +124,9 @@ def draw(
     box: Any, tickets: Any, n: int, grain: int, most: int, v_each: int, t_each: int, v: Any, t: Any, *args: Any
 ) -> None:
     """Do what there is to do together with helpers that are there, or come; then wait a little for the last ranges."""
+    if most == 0:  # nobody else
+        body(0, n, *(args + (v, t)))
+        return
     function = errand(tickets[ARGUMENTS:], tickets, n, grain, most, v_each, t_each, v, t, args)
     arguments = address_of(tickets, ARGUMENTS)
     if most > 1:
