@@ -33,7 +33,7 @@ with interrupts_wait():
     import llvmlite.binding as llvm
     import numba
     from llvmlite import ir
-    from numba.core import compiler, config, types
+    from numba.core import cgutils, compiler, config, types
     from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
     from numba.core.compiler_lock import global_compiler_lock
     from numba.core.datamodel import models
@@ -44,6 +44,7 @@ __all__ = [
     "CompileResultCacheImpl",
     "FunctionCache",
     "_CacheLocator",
+    "cgutils",
     "compiler",
     "config",
     "global_compiler_lock",

@@ -205,8 +205,8 @@ def _part(kernel: Kernel[..., Any]) -> Any:
 class Errand(Kernel[P, R]):
     """A kernel for another thread to run. In a kernel, calling it does not run it.
 
-    It takes one more argument, before the others: an array of 64-bit integers into which the others are written. What the
-    call gives is the address of a function that takes the address of that array and runs the kernel.
+    It is called with an array of 64-bit integers, into which the other arguments are written. What the call gives is the address
+    of a function that takes the address of that array, and a number, the kernel's first argument, and runs the kernel.
     """
 
     def callee(self) -> Any:
@@ -225,7 +225,8 @@ def _errand(kernel: Kernel[..., Any]) -> Any:
     def errand(typing: Any, block: Any, *arguments: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             kinds = signature.args[1:]
-            made = _compiled_in(context.active_code_library, context, kernel, seen, kinds)
+            first = numba_types.intp
+            made = _compiled_in(context.active_code_library, context, kernel, seen, (first, *kinds))
             struct = ir.LiteralStructType([context.get_value_type(kind) for kind in kinds])
             assert context.get_abi_sizeof(struct) <= 2048, "the arguments do not fit the room for them"
             array = context.make_array(block)(context, builder, values[0])
@@ -233,19 +234,21 @@ def _errand(kernel: Kernel[..., Any]) -> Any:
             written = builder.bitcast(array.data, struct.as_pointer())
             for i, value in enumerate(values[1:]):
                 builder.store(value, builder.gep(written, [zero, number(i)]))
-            entry = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
+            entry = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), context.get_value_type(first)])
             function = ir.Function(builder.module, entry, builder.module.get_unique_name("errand"))
             function.linkage = "internal"
             inside = ir.IRBuilder(function.append_basic_block())
             read = inside.bitcast(function.args[0], struct.as_pointer())
             given = [inside.load(inside.gep(read, [zero, number(i)])) for i in range(len(kinds))]
-            context.call_internal_no_propagate(inside, made, numba_types.void(*kinds), given)
+            context.call_internal_no_propagate(
+                inside, made, numba_types.void(first, *kinds), [function.args[1], *given]
+            )
             inside.ret_void()
             return builder.ptrtoint(function, context.get_value_type(numba_types.intp))
 
         return numba_types.intp(block, *arguments), codegen
 
-    return _intrinsic(errand, ["block", *inspect.signature(kernel.function).parameters])
+    return _intrinsic(errand, ["block", *list(inspect.signature(kernel.function).parameters)[1:]])
 
 
 def _intrinsic(function: Any, names: Any) -> Any:

@@ -25,12 +25,10 @@ from pooling.errors import PoolingError
 
 Array = NDArray[Any]
 Work = Callable[[int, int], None]
+Attend = Callable[[Array], int]
 
 SMALL = 1 << 18
 """Bytes moved up to which work stays on the caller's thread, because it would be done before a helper is awake."""
-
-SMALL_COMPILED = 1 << 22
-"""The same for :func:`share`, whose work is several times as fast: 0.8 MB took 30 us alone, and 80 to 130 us with a helper."""
 
 RANGE = 1 << 17
 """Bytes that a range should move at least: handing one out costs a few microseconds."""
@@ -44,10 +42,10 @@ ALONE = 1 << 17
 WAKEN = 1 << 19
 """Bytes moved from which helpers are woken for compiled work: too late for this call perhaps, but in time for the next."""
 
-NEXT, DONE, WHO, ARGUMENTS, TICKETS = 0, 8, 16, 24, 280
-"""Where in the tickets is counted what has been drawn, what is done, and who takes part, a cache line each; then room."""
+DONE, WHO, ARGUMENTS, NEXT = 0, 8, 16, 272
+"""Where in the tickets is counted what is done, and who takes part, a cache line each; room; and what of each part is drawn."""
 
-NUMBER, LETTER, INSIDE, WAITING, FUNCTION, WITH, BOX = 0, 8, 16, 24, 32, 33, 40
+NUMBER, LETTER, INSIDE, WAITING, FUNCTION, WITH, CPU, BOX = 0, 8, 16, 24, 32, 33, 34, 40
 """Where what is in a letter box (`simd/tickets.py`), and how long it is."""
 
 _lock = Lock()
@@ -88,13 +86,13 @@ class _Job:
                 if self.closed and not self.active:
                     self.idle.release()
 
-    def close(self, wait: bool = True) -> None:
+    def close(self) -> None:
         """Let nobody begin any more, and wait for those who have."""
         with self.lock:
             self.closed = True
             del self.take  # or the arrays would live until each helper, perhaps much later, has seen that it is closed
             waiting = self.active > 0
-        if waiting and wait:
+        if waiting:
             self.idle.acquire()
 
 
@@ -104,6 +102,7 @@ class _Crew:
     def __init__(self, n: int) -> None:
         self.n = n
         self.box = np.zeros(BOX, np.int64)
+        self.box[CPU] = -1
         self.writing = Lock()  # who has it may use the letter box
         self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
         for _ in range(n):
@@ -192,61 +191,64 @@ def alone(n: int, nbytes: int) -> bool:
     return n <= 1 or nbytes <= ALONE or get_num_threads() <= 1 or getattr(_worker, "busy", False)
 
 
-def share(
-    take: Callable[[Array, int, int, Array], None], n: int, nbytes: int, attend: Callable[[Array], None] | None = None
-) -> None:
+def share(take: Callable[[Array, int, int, Array], None], n: int, nbytes: int, attend: Attend) -> None:
     """As :func:`split`, for compiled work that draws its ranges itself.
 
     Parameters
     ----------
     take
         Called with the tickets, how many units to draw at a time, how many threads may be at it by way of the letter box, and
-        that box: does units until NEXT has counted all `n`, and counts in DONE those that are done. With no tickets, and 0
-        threads, it does all that there is.
+        that box: does units until all are drawn, and done. With no tickets, and 0 threads, it does all that there is.
     attend
-        What helpers do that wait for letters in a box.
+        What helpers do that wait for letters in a box: until none comes, or until they had better run elsewhere than on the
+        CPU whose number they return.
     """
     if alone(n, nbytes):
         take(UNSHARED, n, 0, UNSHARED)
         return
-    tickets = np.zeros(TICKETS, np.int64)
     threads = min(n, get_num_threads())
-    grain = -(-n // parts_of(n, threads, nbytes))
     crew = _get_crew(threads - 1)
-    if attend is not None and crew.writing.acquire(blocking=False):
-        try:
-            if _attended(crew, attend, threads - 1, nbytes):
-                try:
-                    take(tickets, grain, threads, crew.box)
-                finally:
-                    while crew.box[INSIDE]:  # the arrays must not be handed back while a thread still writes to them
-                        sleep(0)
-            else:
-                take(UNSHARED, n, 0, UNSHARED)
-        finally:
-            crew.writing.release()
-        return
-    if nbytes <= SMALL_COMPILED:
+    if not crew.writing.acquire(blocking=False):  # the helpers are another caller's
         take(UNSHARED, n, 0, UNSHARED)
         return
-    job = _Job(lambda: take(tickets, grain, 1, UNSHARED))
-    _call(job, threads - 1)
     try:
-        take(tickets, grain, 1, UNSHARED)
+        if _attended(crew, attend, threads - 1, nbytes):
+            try:
+                take(np.zeros(NEXT + 8 * threads, np.int64), -(-n // parts_of(n, threads, nbytes)), threads, crew.box)
+            finally:
+                while crew.box[INSIDE]:  # the arrays must not be handed back while a thread still writes to them
+                    sleep(0)  # lets other threads of Python run
+        else:
+            take(UNSHARED, n, 0, UNSHARED)
     finally:
-        job.close(wait=bool(tickets[DONE] < n))  # when all is done, nobody touches the arrays any more
-    if job.error is not None and tickets[DONE] < n:  # a helper that failed before it drew a ticket is no loss
-        raise job.error
+        crew.writing.release()
 
 
-def _attended(crew: _Crew, attend: Callable[[Array], None], helpers: int, nbytes: int) -> bool:
+def _attended(crew: _Crew, attend: Attend, helpers: int, nbytes: int) -> bool:
     """Whether a letter is worth while: helpers wait for one, or are woken."""
     waiting = int(crew.box[WAITING])
     if waiting < helpers and nbytes > WAKEN:
         for _ in range(helpers - waiting):
-            crew.jobs.put(_Job(lambda: attend(crew.box)))
+            crew.jobs.put(_Job(lambda: _attend(crew.box, attend)))
         return True
     return waiting > 0
+
+
+def _attend(box: Array, attend: Attend) -> None:
+    """Help with what comes by letter, on another CPU than the caller's.
+
+    Where all CPUs were busy when a helper was woken, Linux put it on the caller's, and left it there for some 30 ms after another
+    had become idle: both had taken turns, and a call 2.5 times as long.
+    """
+    while (cpu := attend(box)) >= 0:
+        try:
+            cpus = os.sched_getaffinity(0)
+            if cpus <= {cpu}:
+                return
+            os.sched_setaffinity(0, cpus - {cpu})
+            os.sched_setaffinity(0, cpus)
+        except OSError:  # not allowed
+            return
 
 
 def parts_of(n: int, threads: int, nbytes: int) -> int:

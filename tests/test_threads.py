@@ -11,15 +11,14 @@ import pytest
 
 import pooling
 from pooling import threads
-from tests.cases import Array, gradient_for, same_bits
+from tests.cases import gradient_for, same_bits
 from tests.processes import run_python
 
 COUNTS = (1, 2, 3, 5)
 
 
 @pytest.fixture(autouse=True)
-def _as_before(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(threads, "SMALL_COMPILED", threads.SMALL)  # so that arrays of a test are worth a helper
+def _as_before() -> Any:
     yield
     pooling.set_num_threads(None)
 
@@ -136,35 +135,19 @@ def test_who_helps_does_not_wait_for_help() -> None:
     assert (done == 1).all()
 
 
-_drawing = threading.Lock()
-
-
-def draw_in_python(tickets: Array, n: int, grain: int, body: Any) -> None:
-    """What `pooling.simd.tickets.draw` does, with a lock where that has atomic additions."""
-    while True:
-        with _drawing:
-            start = int(tickets[threads.NEXT])
-            tickets[threads.NEXT] += grain
-        if start >= n:
-            return
-        body()
-        with _drawing:
-            tickets[threads.DONE] += min(grain, n - start)
-
-
 def test_a_helper_that_fails_in_the_middle_is_told() -> None:
-    """What it had drawn is not done: the caller must not go on with half a result."""
+    """What it had taken is not done: the caller must not go on with half a result."""
     pooling.set_num_threads(2)
     caller, failed = threading.get_ident(), threading.Event()
 
-    def body() -> None:
+    def work(start: int, stop: int) -> None:
         if threading.get_ident() != caller:
             failed.set()
             raise MemoryError("no room")
         assert failed.wait(30), "no helper came"
 
     with pytest.raises(MemoryError, match="no room"):
-        threads.share(lambda tickets, grain, *_: draw_in_python(tickets, 8, grain, body), 8, 1 << 24)
+        threads.split(work, 8, 1 << 24)
 
 
 def test_a_call_that_is_done_lets_go_of_its_arrays() -> None:
@@ -184,7 +167,7 @@ def test_a_call_that_is_done_lets_go_of_its_arrays() -> None:
     alive = weakref.ref(x)
     try:
         threads.split(lambda start, stop, x=x: x[start:stop].fill(1), 1000, 1 << 24)  # type: ignore[misc]
-        threads.share(lambda tickets, grain, *_, x=x: draw_in_python(tickets, 8, grain, x.sum), 8, 1 << 24)
+        threads.share(lambda *_, x=x: x.sum(), 8, 1 << 24, lambda box: -1)
         del x
         assert alive() is None
     finally:

@@ -20,7 +20,6 @@ import psutil
 import pytest
 
 import pooling
-from pooling import threads
 from tests.cases import Array, same_bits
 from tests.processes import run_python, works
 
@@ -42,8 +41,7 @@ def step(name):
 
 
 @pytest.fixture(autouse=True)
-def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(threads, "SMALL_COMPILED", threads.SMALL)  # so that arrays of a test are worth a helper
+def _as_before() -> Iterator[None]:
     yield
     pooling.set_num_threads(None)
 
