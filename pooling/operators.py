@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import cache, lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -108,19 +108,14 @@ def _in_order(kept: Any) -> Any:
     return kept
 
 
-@cache
 def _unwarned(run: Pass) -> Pass:
     """Passes in which NumPy says nothing of ``inf - inf`` and the like: their results are as right as any, and backends agree."""
+    return Pass(partial(_quietly, run.forward), partial(_quietly, run.backward), run.taps)
 
-    def forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-        with np.errstate(all="ignore"):
-            return run.forward(x, problem, y, training)
 
-    def backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-        with np.errstate(all="ignore"):
-            run.backward(dy, kept, problem, dx)
-
-    return Pass(forward, backward, run.taps)
+def _quietly(call: Callable[..., Any], *args: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return call(*args)
 
 
 class Operator:
