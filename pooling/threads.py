@@ -45,7 +45,7 @@ WAKEN = 1 << 19
 DONE, WHO, ARGUMENTS, NEXT = 0, 8, 16, 272
 """Where in the tickets is counted what is done, and who takes part, a cache line each; room; and what of each part is drawn."""
 
-NUMBER, LETTER, INSIDE, WAITING, FUNCTION, WITH, CPU, BOX = 0, 8, 16, 24, 32, 33, 34, 40
+NUMBER, LETTER, INSIDE, WAITING, FUNCTION, WITH, CPU, CALLED, BOX = 0, 8, 16, 24, 32, 33, 34, 40, 48
 """Where what is in a letter box (`simd/tickets.py`), and how long it is."""
 
 _lock = Lock()
@@ -211,6 +211,7 @@ def share(take: Callable[[Array, int, int, Array], None], n: int, nbytes: int, a
     if not crew.writing.acquire(blocking=False):  # the helpers are another caller's
         take(UNSHARED, n, 0, UNSHARED)
         return
+    crew.box[CALLED] = 1  # before looking whether helpers wait: from now on they do not give up
     try:
         if _attended(crew, attend, threads - 1, nbytes):
             try:
@@ -221,6 +222,7 @@ def share(take: Callable[[Array, int, int, Array], None], n: int, nbytes: int, a
         else:
             take(UNSHARED, n, 0, UNSHARED)
     finally:
+        crew.box[CALLED] = 0
         crew.writing.release()
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from pooling.compiler import cgutils, intrinsic, ir, types
 from pooling.jit import Errand, kernel
-from pooling.threads import ARGUMENTS, CPU, DONE, FUNCTION, INSIDE, LETTER, NEXT, NUMBER, WAITING, WHO, WITH
+from pooling.threads import ARGUMENTS, CALLED, CPU, DONE, FUNCTION, INSIDE, LETTER, NEXT, NUMBER, WAITING, WHO, WITH
 
 SPINS = 4000
 """How often to look, about 40 us, before giving up: a caller for the last ranges of others, a helper for another call."""
@@ -182,7 +182,7 @@ def attend(box: Any) -> int:
     place = fetch_add(box, WAITING, 1) + 1  # the caller's is 0; that two have one, when others come and go, is no harm
     seen, spins, shared = 0, 0, False
     while spins < SPINS and not shared:
-        spins += 1
+        spins = 0 if look(box, CALLED) else spins + 1  # who left in the middle of a call was missing in the next
         number = look(box, NUMBER)
         if number != seen:
             seen = number
