@@ -45,8 +45,8 @@ WAKEN = 1 << 19
 DONE, WHO, ARGUMENTS, NEXT = 0, 8, 16, 272
 """Where in the tickets is counted what is done, and who takes part, a cache line each; room; and what of each part is drawn."""
 
-NUMBER, LETTER, INSIDE, WAITING, FUNCTION, WITH, CPU, CALLED, BOX = 0, 8, 16, 24, 32, 33, 34, 40, 48
-"""Where what is in a letter box (`simd/tickets.py`), and how long it is."""
+NUMBER, LETTER, CALLED, FUNCTION, WITH, CPU, INSIDE, WAITING, BOX = 0, 1, 2, 3, 4, 5, 8, 16, 24
+"""Where what is in a letter box (`simd/tickets.py`), and how long it is. What callers write is one cache line."""
 
 _lock = Lock()
 _crew: _Crew | None = None
@@ -101,7 +101,8 @@ class _Crew:
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self.box = np.zeros(BOX, np.int64)
+        room = np.zeros(BOX + 7, np.int64)
+        self.box = room[-(room.ctypes.data // 8) % 8 :][:BOX]
         self.box[CPU] = -1
         self.writing = Lock()  # who has it may use the letter box
         self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -185,12 +186,6 @@ def split(work: Work, n: int, nbytes: int) -> None:
         raise job.error
 
 
-def alone(n: int, nbytes: int) -> bool:
-    """Whether :func:`share` is not worth its while, for `n` units that move so many bytes."""
-    # A helper that shares again would wait for threads that wait for it.
-    return n <= 1 or nbytes <= ALONE or get_num_threads() <= 1 or getattr(_worker, "busy", False)
-
-
 def share(take: Callable[[Array, int, int, Array], None], n: int, nbytes: int, attend: Attend) -> None:
     """As :func:`split`, for compiled work that draws its ranges itself.
 
@@ -203,10 +198,12 @@ def share(take: Callable[[Array, int, int, Array], None], n: int, nbytes: int, a
         What helpers do that wait for letters in a box: until none comes, or until they had better run elsewhere than on the
         CPU whose number they return.
     """
-    if alone(n, nbytes):
+    # A helper that shares again would wait for threads that wait for it.
+    alone = n <= 1 or nbytes <= ALONE or getattr(_worker, "busy", False)
+    threads = 1 if alone else min(n, get_num_threads())
+    if threads == 1:
         take(UNSHARED, n, 0, UNSHARED)
         return
-    threads = min(n, get_num_threads())
     crew = _get_crew(threads - 1)
     if not crew.writing.acquire(blocking=False):  # the helpers are another caller's
         take(UNSHARED, n, 0, UNSHARED)
@@ -215,7 +212,9 @@ def share(take: Callable[[Array, int, int, Array], None], n: int, nbytes: int, a
     try:
         if _attended(crew, attend, threads - 1, nbytes):
             try:
-                take(np.zeros(NEXT + 8 * threads, np.int64), -(-n // parts_of(n, threads, nbytes)), threads, crew.box)
+                # Not zeros: to write cache lines that a helper has just read takes 0.1 us for each.
+                tickets = np.empty(NEXT + 8 * threads, np.int64)
+                take(tickets, -(-n // parts_of(n, threads, nbytes)), threads, crew.box)
             finally:
                 while crew.box[INSIDE]:  # the arrays must not be handed back while a thread still writes to them
                     sleep(0)  # lets other threads of Python run

@@ -152,6 +152,9 @@ def draw(
     if most == 0:  # nobody else
         body(0, n, *(args + (v, t)))
         return
+    tickets[DONE] = tickets[WHO] = 0
+    for part in range(most):
+        tickets[NEXT + 8 * part] = 0
     function = errand(tickets[ARGUMENTS:], tickets, n, grain, most, v_each, t_each, v, t, args)
     arguments = address_of(tickets, ARGUMENTS)
     box[FUNCTION], box[WITH], box[CPU] = function, arguments, current_cpu()
