@@ -7,7 +7,7 @@ a time, into a small buffer that stays in the cache, and the result is turned ba
 they lie instead (`simd/rows.py`): a vector is a run of outputs, and what stands under a tap comes by a shuffle. The vectors
 are explicit (`pooling/simd/`), because the auto-vectorizer gives up on these loops.
 
-Windows side by side are read at one go (`simd/tiles.py`), others axis by axis (`simd/axis.py`), so that a window costs its
+Small windows are read at one go (`simd/windows.py`), others axis by axis (`simd/axis.py`), so that a window costs its
 lengths added up, and a scan makes even that a constant. The forward pass remembers one byte per output, the tap that
 won. Maxima are taken without minding NaNs, whose comparisons would cost as much again, and once more where one is noticed.
 Backward, dx is written in order where windows lie side by side. Where they overlap, every cell asks the few outputs over it

@@ -1,7 +1,8 @@
 """Small windows, or windows side by side: each is read at one go, its taps unrolled, and its result is all that is written.
 
 A pass per axis (`chain.py`) compares less where windows overlap much, but what it writes between its passes, values and taps, it
-reads again. Windows that the edges cut short, and those in which a NaN was noticed, are read by a kernel of their own.
+reads again; rows of small ones are taken together instead (`blocks.py`). Windows that the edges cut short, and those in which a
+NaN was noticed, are read by kernels of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from typing import Any
 
 from pooling.jit import Kernel, kernel
+from pooling.simd.blocks import in_blocks, pool_block
 from pooling.simd.program import FACTOR, FIELDS, FULL, FULL_STOP, KERNEL, SCAN, STEP, TABLE, TAP_STEP, Program
 from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, width
 
@@ -27,6 +29,7 @@ LAST = 0  # whether windows are walked back, so that the last of tied cells wins
 FAST = 1  # whether full windows are read without minding NaNs, which are only noticed
 FLOATS = 1  # whether there are NaNs to notice; `careful` then does it again
 INSIDE = 0  # whether all windows are full
+ROWS = 0  # rows of full windows that are pooled together (`blocks.py`), or 0
 
 
 @kernel
@@ -72,6 +75,47 @@ def any_window(
             store(won, p + c, winner)
 
 
+careful_window: Any = any_window
+
+
+@kernel
+def edge_window(
+    x: Any, cell: int, y: Any, q: int, won: Any, p: int, pixel: int, g: Any, d_by: int, h_by: int, w_by: int, n_d: int,
+    n_h: int, n_w: int, tap: int, divisor: Any,
+) -> None:  # fmt: skip
+    """The maximum of a small window, unrolled as if nothing were missing: the last cell along an axis stands for what is.
+
+    It comes after itself, and does not beat itself. In loops over what is there the edges of 14x14 planes took half the time.
+    """
+    lanes = width(load(x, 0))
+    d_tap, h_tap, w_tap = g[TAP_STEP], g[FIELDS + TAP_STEP], g[2 * FIELDS + TAP_STEP]
+    last_d, last_h, last_w = max(n_d - 1, 0), max(n_h - 1, 0), max(n_w - 1, 0)  # in padding alone there is none
+    suspect = load(x, cell) != load(x, cell)
+    for c0 in range(0, pixel, lanes):
+        c = 0 if VECTOR else min(c0, pixel - lanes)
+        best = load(x, cell + c)
+        total = best
+        if won is not None:
+            winner = splat(tap, load_like(won, 0, best))
+        for i in range(K_D):
+            for j in range(K_H):
+                for k in range(K_W):
+                    if i + j + k > 0:
+                        at = cell + min(i, last_d) * d_by + min(j, last_h) * h_by + min(k, last_w) * w_by + c
+                        value = load(x, at)
+                        greater = value > best
+                        total = total + value
+                        best = select(greater, value, best)
+                        if won is not None:
+                            winner = select(greater, splat(tap + i * d_tap + j * h_tap + k * w_tap, winner), winner)
+        suspect = suspect | (total != total)
+        store(y, q + c, best)
+        if won is not None:
+            store(won, p + c, winner)
+    if FLOATS and any_lane(suspect):
+        careful_window(x, cell, y, q, won, p, pixel, g, d_by, h_by, w_by, n_d, n_h, n_w, tap, divisor)
+
+
 edge: Any = any_window
 
 
@@ -91,8 +135,12 @@ def pool_windows(
     first_tap = k_d * k_h * k_w - 1 if LAST else 0
     suspect = load(x, x0) != load(x, x0)
     q = 0
+    done = 0
     for d in range(box[0], box[1]):
         for h in range(box[2], box[3]):
+            if done > 1:  # pooled with the rows above
+                done -= 1
+                continue
             row = x0 - box[8] * pixel
             row += (g[d_table + 3 * d] - box[6]) * d_pitch + (g[h_table + 3 * h] - box[7]) * h_pitch
             full, full_stop = box[4], box[5]
@@ -101,6 +149,16 @@ def pool_windows(
                     full, full_stop = g[2 * FIELDS + FULL], g[2 * FIELDS + FULL_STOP]
                 else:
                     full_stop = full
+            if ROWS and g[FIELDS + FULL] <= h and h + ROWS <= min(g[FIELDS + FULL_STOP], box[3]):
+                next_row = (box[5] - box[4]) * pixel
+                for w in range(box[4], box[5]):
+                    at = row + g[w_table + 3 * w] * pixel
+                    corner, n_w = g[w_table + 3 * w + 1], g[w_table + 3 * w + 2]
+                    pool_block(x, at, y, y0 + q, won, t0 + q, pixel, g, h_pitch, h_by, w_by, next_row, corner, n_w)
+                    q += pixel
+                q += (ROWS - 1) * next_row
+                done = ROWS
+                continue
             for w in range(box[4], box[5]):
                 at = row + g[w_table + 3 * w] * pixel
                 divisor = factors[0]
@@ -157,12 +215,16 @@ def windows(program: Program, maximum: bool, in_lanes: bool, floats: bool, last:
     """
     inside = all((program.tables[i][:, 2] == axis.kernel).all() for i, axis in enumerate(program.axes))
     names: dict[str, Any] = {"MAX": int(maximum), "VECTOR": int(in_lanes), "LAST": int(last)}
-    edge = any_window.over(**names).apart()
-    again = pool_windows.over(**names, FAST=0, FLOATS=0, INSIDE=0, edge=edge, careful=nothing)
-    sizes = {}
+    minded = maximum and floats
+    edge = careful_window = any_window.over(**names).apart()
+    # What it is not bound to itself it would have from its caller.
+    again = pool_windows.over(**names, FAST=0, FLOATS=0, INSIDE=0, ROWS=0, edge=edge, careful=nothing)
+    sizes: dict[str, Any] = {}
     if math.prod(axis.kernel for axis in program.axes) <= UNROLLED:
         sizes = {f"K_{name}": axis.kernel for name, axis in zip("DHW", program.axes, strict=True)}
-    minded = maximum and floats
+        if maximum:
+            edge = edge_window.over(**names, **sizes, FLOATS=int(minded), careful_window=careful_window).apart()
+            sizes |= in_blocks(program) | {"careful_window": careful_window}
     careful = again if minded else nothing
     return pool_windows.over(
         **names, **sizes, FAST=1, FLOATS=int(minded), INSIDE=int(inside), edge=edge, careful=careful
@@ -180,6 +242,7 @@ def at_one_go(program: Program, pixel: int) -> bool:
         # channels took 3 to 6 times as long as axis by axis, with 256 channels 1.3 to 1.9 times, with 64 as long.
         return taps <= UNROLLED or pixel < FAR
     # By axes, a result costs a comparison for each cell along an axis, times the strides that are still to be merged. Where that
-    # is as many, one go took 0.55 to 0.85 of the time (3x3, stride 2); where it is less, 1.1 to 1.5 times (3x3, stride 1).
+    # is as many, one go took 0.55 to 0.85 of the time (3x3, stride 2); where it is less, 1.1 to 1.5 times (3x3, stride 1), but
+    # for rows in blocks.
     by_axes = sum(axes[i].kernel * math.prod(axes[j].stride for j in program.passes if j < i) for i in program.passes)
-    return taps <= min(UNROLLED, by_axes)
+    return taps <= (UNROLLED if in_blocks(program) else min(UNROLLED, by_axes))
