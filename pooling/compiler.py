@@ -32,6 +32,7 @@ def interrupts_wait() -> Iterator[None]:
 with interrupts_wait():
     import llvmlite.binding as llvm
     import numba
+    import numpy.ma  # noqa: F401  (Numba would, in a call: a child forked meanwhile waits for ever for that import to end)
     from llvmlite import ir
     from numba.core import cgutils, compiler, config, types
     from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator

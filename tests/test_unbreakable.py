@@ -138,7 +138,8 @@ def test_fork_while_another_thread_compiles(tmp_path: Path) -> None:
     """The same with Numba's compiler lock: the child waited for what nobody in it would release."""
     code = """
 import os, threading, time
-import pooling.compiler  # Python's own locks of an import that is under way are nobody's either
+import pooling.compiler, pooling.backends.numba_loops  # Python's locks of imports that are under way are nobody's either
+step("strided_slices")
 thread = threading.Thread(target=step, args=["numba_loops"])
 thread.start()
 ends = []
