@@ -208,8 +208,8 @@ def share(take: Callable[[Array, int, int, Array], None], n: int, nbytes: int, a
     if not crew.writing.acquire(blocking=False):  # the helpers are another caller's
         take(UNSHARED, n, 0, UNSHARED)
         return
-    crew.box[CALLED] = 1  # before looking whether helpers wait: from now on they do not give up
     try:
+        crew.box[CALLED] = 1  # before looking whether helpers wait: from now on they do not give up
         if _attended(crew, attend, threads - 1, nbytes):
             try:
                 # Not zeros: to write cache lines that a helper has just read takes 0.1 us for each.

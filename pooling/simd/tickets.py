@@ -25,7 +25,8 @@ SPINS = 4000
 """How often to look, about 40 us, before giving up: a caller for the last ranges of others, a helper for another call."""
 
 PATIENCE = 1 << 20
-"""How often a caller looks, some 10 ms, for helpers to come out, before Python puts it to sleep between looks."""
+"""How often to look, some 10 ms, in a call: a caller for helpers to come out, before Python puts it to sleep between looks; a
+helper for more to do, before it sleeps until it is called again."""
 
 body: Any  # bound when a pass is made
 
@@ -183,9 +184,12 @@ def attend(box: Any) -> int:
     if cpu >= 0 and cpu == box[CPU]:
         return cpu
     place = fetch_add(box, WAITING, 1) + 1  # the caller's is 0; that two have one, when others come and go, is no harm
-    seen, spins, shared = 0, 0, False
-    while spins < SPINS and not shared:
-        spins = 0 if look(box, CALLED) else spins + 1  # who left in the middle of a call was missing in the next
+    seen, spins, called, shared = 0, 0, 0, False
+    while spins < SPINS and called < PATIENCE and not shared:
+        if look(box, CALLED) == 1:  # who left in the middle of a call was missing in the next
+            spins, called = 0, called + 1
+        else:
+            spins, called = spins + 1, 0
         number = look(box, NUMBER)
         if number != seen:
             seen = number
@@ -195,7 +199,7 @@ def attend(box: Any) -> int:
                 shared = cpu >= 0 and cpu == box[CPU]
                 if not shared:
                     run(box[FUNCTION], box[WITH], place)
-                    spins = 0
+                    called = 0
             fetch_add(box, INSIDE, -1)
         pause()
     fetch_add(box, WAITING, -1)

@@ -1,0 +1,89 @@
+"""Small windows that overlap: rows of results taken together, cells that ask a stride at a time, and the edges of both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pooling
+from pooling.simd.blocks import ROWS_AT_ONCE, in_blocks
+from pooling.simd.gatherplan import few_ask
+from pooling.simd.program import backward_program, forward_program
+from tests.cases import Array, gradient_for, same_bits
+
+FLOAT = np.dtype(np.float32)
+
+WINDOWS: dict[str, dict[str, Any]] = {
+    "3x3, stride 1": {"kernel_size": 3, "stride": 1, "padding": 1},
+    "3x3, stride 2": {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+    "2x2, stride 1": {"kernel_size": 2, "stride": 1},
+    "dilated": {"kernel_size": 3, "stride": 2, "dilation": 2, "padding": 1},
+    "4x3": {"kernel_size": (4, 3), "stride": (1, 2), "padding": (2, 0)},
+    "the last wins": {"kernel_size": 3, "stride": 1, "padding": 1, "ties": "last"},
+}
+
+
+def both(data_format: str, **window: Any) -> tuple[pooling.MaxPool, pooling.MaxPool]:
+    """What is tested, and what it has to agree with."""
+    simd, loops = (pooling.MaxPool(data_format=data_format, backend=name, **window) for name in ("simd", "numba_loops"))
+    return simd, loops
+
+
+def image(rows: int, columns: int, data_format: str) -> Array:
+    """Few different values, so that there are ties; 17 channels, one more than a vector has lanes."""
+    shape = (2, 17, rows, columns) if data_format == "channels_first" else (2, rows, columns, 17)
+    return np.random.default_rng(rows * 100 + columns).integers(-2, 3, shape).astype(FLOAT)
+
+
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+def test_these_windows_are_those(window: dict[str, Any]) -> None:
+    """Or what follows would test nothing."""
+    problem = pooling.MaxPool(**window).problem((1, 1, 12, 12))
+    assert in_blocks(forward_program(problem, FLOAT))["ROWS"] == ROWS_AT_ONCE
+    assert few_ask(backward_program(problem, FLOAT), problem)
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+def test_every_size(window: dict[str, Any], data_format: str) -> None:
+    simd, loops = both(data_format, **window)
+    for rows in range(5, 14):
+        for columns in (5, 6, 9, 13):
+            x = image(rows, columns, data_format)
+            (y, saved), (y_loops, saved_loops) = simd.forward(x), loops.forward(x)
+            assert same_bits(y, y_loops), (rows, columns)
+            dy = gradient_for(y)
+            assert same_bits(simd.backward(dy, saved), loops.backward(dy, saved_loops)), (rows, columns)
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+def test_a_nan_anywhere(window: dict[str, Any], data_format: str) -> None:
+    """Rows taken together once lost it where the rows after them had noticed one."""
+    simd, loops = both(data_format, **window)
+    base = image(9, 8, data_format)
+    for i in range(9):
+        for j in range(8):
+            x = base.copy()
+            x[(1, 16, i, j) if data_format == "channels_first" else (1, i, j, 16)] = np.nan
+            (y, saved), (y_loops, saved_loops) = simd.forward(x), loops.forward(x)
+            assert same_bits(y, y_loops), (i, j)
+            assert same_bits(simd(x), y), (i, j)
+            dy = gradient_for(y)
+            assert same_bits(simd.backward(dy, saved), loops.backward(dy, saved_loops)), (i, j)
+
+
+def test_windows_in_padding_alone() -> None:
+    """No cell stands for what is missing; the first row of windows, and the last, have none in their corners."""
+    simd, loops = both("channels_last", kernel_size=3, stride=1, dilation=9, padding=1)
+    x = image(17, 17, "channels_last") - 5
+    assert same_bits(simd(x), loops(x))
+
+
+def test_factors_end_in_ones() -> None:
+    """A vector longer than its row reads on: denormals there made means 8 times as slow on some CPUs."""
+    problem = pooling.AvgPool(2).problem((1, 1, 24, 24))
+    for program in (forward_program(problem, FLOAT), backward_program(problem, FLOAT)):
+        assert (program.factors[-64:] == 1).all()
