@@ -25,7 +25,7 @@ WINDOWS: dict[str, dict[str, Any]] = {
 }
 
 
-def both(data_format: str, **window: Any) -> tuple[pooling.MaxPool, pooling.MaxPool]:
+def both(data_format: Any, **window: Any) -> tuple[pooling.MaxPool, pooling.MaxPool]:
     """What is tested, and what it has to agree with."""
     simd, loops = (pooling.MaxPool(data_format=data_format, backend=name, **window) for name in ("simd", "numba_loops"))
     return simd, loops
