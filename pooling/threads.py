@@ -15,7 +15,6 @@ import os
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock, Thread, local
-from time import sleep
 from typing import Any
 
 import numpy as np
@@ -177,8 +176,8 @@ def split(work: Work, n: int, nbytes: int) -> None:
             work(start, stop)
 
     job = _Job(take)
-    _call(job, threads - 1)
     try:
+        _call(job, threads - 1)
         take()
     finally:
         job.close()  # the arrays must not be handed back while a thread still writes to them
@@ -193,7 +192,8 @@ def share(take: Callable[[Array, int, int, Array], None], n: int, nbytes: int, a
     ----------
     take
         Called with the tickets, how many units to draw at a time, how many threads may be at it by way of the letter box, and
-        that box: does units until all are drawn, and done. With no tickets, and 0 threads, it does all that there is.
+        that box: does units until all are drawn and done, and no helper is inside. With no tickets, and 0 threads, it does all
+        that there is.
     attend
         What helpers do that wait for letters in a box: until none comes, or until they had better run elsewhere than on the
         CPU whose number they return.
@@ -211,13 +211,9 @@ def share(take: Callable[[Array, int, int, Array], None], n: int, nbytes: int, a
     try:
         crew.box[CALLED] = 1  # before looking whether helpers wait: from now on they do not give up
         if _attended(crew, attend, threads - 1, nbytes):
-            try:
-                # Not zeros: to write cache lines that a helper has just read takes 0.1 us for each.
-                tickets = np.empty(NEXT + 8 * threads, np.int64)
-                take(tickets, -(-n // parts_of(n, threads, nbytes)), threads, crew.box)
-            finally:
-                while crew.box[INSIDE]:  # the arrays must not be handed back while a thread still writes to them
-                    sleep(0)  # lets other threads of Python run
+            # Not zeros: to write cache lines that a helper has just read takes 0.1 us for each.
+            tickets = np.empty(NEXT + 8 * threads, np.int64)
+            take(tickets, -(-n // parts_of(n, threads, nbytes)), threads, crew.box)
         else:
             take(UNSHARED, n, 0, UNSHARED)
     finally:
@@ -229,7 +225,7 @@ def _attended(crew: _Crew, attend: Attend, helpers: int, nbytes: int) -> bool:
     """Whether a letter is worth while: helpers wait for one, or are woken."""
     waiting = int(crew.box[WAITING])
     if waiting < helpers and nbytes > WAKEN:
-        for _ in range(helpers - waiting):
+        for _ in range(helpers - waiting - crew.jobs.qsize()):  # those may not have been seen yet
             crew.jobs.put(_Job(lambda: _attend(crew.box, attend)))
         return True
     return waiting > 0
@@ -241,7 +237,10 @@ def _attend(box: Array, attend: Attend) -> None:
     Where all CPUs were busy when a helper was woken, Linux put it on the caller's, and left it there for some 30 ms after another
     had become idle: both had taken turns, and a call 2.5 times as long.
     """
-    while (cpu := attend(box)) >= 0:
+    for _ in range(4):
+        cpu = attend(box)
+        if cpu < 0:
+            return
         try:
             cpus = os.sched_getaffinity(0)
             if cpus <= {cpu}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from pooling.simd.blocks import ROWS_AT_ONCE, in_blocks
 from pooling.simd.gatherplan import few_ask
 from pooling.simd.program import backward_program, forward_program
 from tests.cases import Array, gradient_for, same_bits
+from tests.processes import run_python, works
 
 FLOAT = np.dtype(np.float32)
 
@@ -75,11 +77,34 @@ def test_a_nan_anywhere(window: dict[str, Any], data_format: str) -> None:
             assert same_bits(simd.backward(dy, saved), loops.backward(dy, saved_loops)), (i, j)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="protects memory as Linux does")
 def test_windows_in_padding_alone() -> None:
-    """No cell stands for what is missing; the first row of windows, and the last, have none in their corners."""
-    simd, loops = both("channels_last", kernel_size=3, stride=1, dilation=9, padding=1)
-    x = image(17, 17, "channels_last") - 5
-    assert same_bits(simd(x), loops(x))
+    """No cell stands for what is missing, and none is read that lies before what there is."""
+    code = """
+import ctypes, mmap
+import numpy as np, pooling
+from pooling.backends import simd
+
+kept = []
+
+def scratch(n, dtype, slot):
+    pad, size = 4 << 20, -(-n * dtype.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE
+    room = mmap.mmap(-1, size + 2 * pad)
+    kept.append(room)
+    at = ctypes.addressof(ctypes.c_char.from_buffer(room))
+    protect = ctypes.CDLL(None).mprotect
+    protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    assert protect(at, pad, 0) == 0 and protect(at + pad + size, pad, 0) == 0  # whoever reads there dies
+    return np.frombuffer(room, np.uint8, size, pad).view(dtype)[:n]
+
+simd.scratch = scratch
+pooling.set_num_threads(1)
+x = np.random.default_rng(0).standard_normal((1, 16, 1500, 12)).astype(np.float32)
+window = {"stride": 1, "dilation": (1600, 1), "padding": (1599, 1)}
+y, loops = (pooling.MaxPool(2, backend=name, **window)(x) for name in ("simd", "numba_loops"))
+print(np.array_equal(y, loops), int(np.isneginf(y).sum()) // (16 * 13))
+"""
+    works(run_python(code), "True 100")
 
 
 def test_factors_end_in_ones() -> None:

@@ -97,4 +97,6 @@ def in_blocks(program: Program) -> dict[str, int]:
     if d.kernel > 1 or h.kernel <= max(h.stride, 1) or w.kernel < 2:
         return {}
     rows_read = (ROWS_AT_ONCE - 1) * h.stride + (h.kernel - 1) * h.dilation + 1
+    if rows_read > ROWS_AT_ONCE * h.kernel:  # dilated so far that more of them would be read for nothing
+        return {}
     return {"ROWS": ROWS_AT_ONCE, "ROWS_READ": rows_read, "S_H": h.stride, "D_H": h.dilation}

@@ -25,8 +25,8 @@ SPINS = 4000
 """How often to look, about 40 us, before giving up: a caller for the last ranges of others, a helper for another call."""
 
 PATIENCE = 1 << 20
-"""How often to look, some 10 ms, in a call: a caller for helpers to come out, before Python puts it to sleep between looks; a
-helper for more to do, before it sleeps until it is called again."""
+"""How often to look, some 10 ms, in a call: a caller for helpers to come out, before it lets others run between looks; a helper
+for more to do, before it sleeps until it is called again."""
 
 body: Any  # bound when a pass is made
 
@@ -105,6 +105,19 @@ def current_cpu(typing: Any) -> Any:
 
 
 @intrinsic
+def yield_cpu(typing: Any) -> Any:
+    """Let another thread run that wants this CPU."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if sys.platform != "win32":
+            function = ir.FunctionType(ir.IntType(32), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, function, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
 def pause(typing: Any) -> Any:
     """Tell the CPU that this is a loop that waits."""
 
@@ -168,10 +181,14 @@ def draw(
             break
         pause()
     show(box, LETTER, 0)
-    for _ in range(PATIENCE):
-        if look(box, INSIDE) == 0:
-            break
-        pause()
+    # Here and not in Python, where an interrupt would end the wait while a helper still writes to the arrays.
+    waits = 0
+    while look(box, INSIDE) > 0:
+        waits += 1
+        if waits < PATIENCE:
+            pause()
+        else:
+            yield_cpu()
 
 
 @kernel

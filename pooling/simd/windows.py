@@ -141,8 +141,8 @@ def pool_windows(
             if done > 1:  # pooled with the rows above
                 done -= 1
                 continue
-            row = x0 - box[8] * pixel
-            row += (g[d_table + 3 * d] - box[6]) * d_pitch + (g[h_table + 3 * h] - box[7]) * h_pitch
+            # A window without cells stands at cell 0, which may lie before all that is there.
+            row = x0 + max(g[d_table + 3 * d] - box[6], 0) * d_pitch + max(g[h_table + 3 * h] - box[7], 0) * h_pitch
             full, full_stop = box[4], box[5]
             if not INSIDE:
                 if g[d_table + 3 * d + 2] == k_d and g[h_table + 3 * h + 2] == k_h:
@@ -152,7 +152,7 @@ def pool_windows(
             if ROWS and g[FIELDS + FULL] <= h and h + ROWS <= min(g[FIELDS + FULL_STOP], box[3]):
                 next_row = (box[5] - box[4]) * pixel
                 for w in range(box[4], box[5]):
-                    at = row + g[w_table + 3 * w] * pixel
+                    at = row + max(g[w_table + 3 * w] - box[8], 0) * pixel
                     corner, n_w = g[w_table + 3 * w + 1], g[w_table + 3 * w + 2]
                     pool_block(x, at, y, y0 + q, won, t0 + q, pixel, g, h_pitch, h_by, w_by, next_row, corner, n_w)
                     q += pixel
@@ -160,7 +160,7 @@ def pool_windows(
                 done = ROWS
                 continue
             for w in range(box[4], box[5]):
-                at = row + g[w_table + 3 * w] * pixel
+                at = row + max(g[w_table + 3 * w] - box[8], 0) * pixel
                 divisor = factors[0]
                 if not MAX:
                     divisor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
