@@ -13,7 +13,7 @@ from pooling.backend import Array, Problem
 from pooling.simd.gather import gather_channels, gather_planes
 from pooling.simd.gather_rows import ask_rows, ask_strides
 from pooling.simd.program import Program, backward_program, forward_program
-from pooling.simd.schedule import Plan, bands
+from pooling.simd.schedule import Plan, bands, shifts_of
 from pooling.simd.vectors import lanes
 from pooling.taps import wide
 
@@ -38,12 +38,6 @@ def few_ask(program: Program, problem: Problem) -> bool:
     d, h, w = most_over(program)
     row = program.axes[2]
     return d * h * w <= ASKED_OUTPUTS and d * h * row.kernel * row.stride <= ASKED_IN_ROW
-
-
-def shifts_of(axis: Axis) -> list[int]:
-    """Where, from a stride's number on, the outputs lie that have one of its cells under some tap."""
-    places = [c + axis.before - k * axis.dilation for c in range(axis.stride) for k in range(axis.kernel)]
-    return [place // axis.stride for place in places if place % axis.stride == 0]
 
 
 @lru_cache(maxsize=512)

@@ -13,7 +13,7 @@ from pooling.jit import Kernel
 from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.rows import careful_run, forward_rows, nothing
 from pooling.simd.rows_back import exact_row, spread_rows
-from pooling.simd.schedule import Plan, bands
+from pooling.simd.schedule import Plan, bands, shifts_of
 from pooling.simd.tiles import are_tiles
 from pooling.simd.vectors import lanes
 from pooling.taps import lowest, tap_dtype
@@ -100,13 +100,7 @@ def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     program = backward_program(problem, dtype)
     w = program.axes[2]
     strides = -(-w.size // w.stride)
-    # Where, from a stride's number on, the outputs lie that have its cells under some tap.
-    shifts = [
-        (c + w.before - k * w.dilation) // w.stride
-        for c in range(w.stride)
-        for k in range(w.kernel)
-        if (c + w.before - k * w.dilation) % w.stride == 0
-    ]
+    shifts = shifts_of(w)
     left, right = max(-min(shifts), 0), max(strides - 1 + max(shifts) - (w.out - 1), 0)
     margins = left > 0 or right > 0 or problem.op == "avg"
     left, right = in_vectors(left, w.out, right, dtype) if margins else (0, 0)

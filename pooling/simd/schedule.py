@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pooling.axis import Axis
 from pooling.backend import Array
 from pooling.jit import Kernel
 from pooling.simd.program import Program
@@ -88,6 +89,12 @@ def chain_pixels(program: Program, cells: int, results: int) -> int:
 def scan_vectors(program: Program) -> int:
     """Vectors that scanning an axis needs."""
     return 2 * max(program.size)
+
+
+def shifts_of(axis: Axis) -> list[int]:
+    """Where, from a stride's number on, the outputs lie that have one of its cells under some tap."""
+    places = [c + axis.before - k * axis.dilation for c in range(axis.stride) for k in range(axis.kernel)]
+    return [place // axis.stride for place in places if place % axis.stride == 0]
 
 
 def first_reached(program: Program) -> Array:

@@ -231,7 +231,7 @@ def windows(program: Program, maximum: bool, in_lanes: bool, floats: bool, last:
     )
 
 
-def at_one_go(program: Program, pixel: int) -> bool:
+def at_one_go(program: Program, pixel: int, maximum: bool) -> bool:
     """Whether windows are read as here, where pixels have so many bytes, and not axis by axis."""
     axes = program.axes
     if not all(axis.slides for axis in axes) or any(program.g[i * FIELDS + SCAN] for i in range(3)):
@@ -245,4 +245,4 @@ def at_one_go(program: Program, pixel: int) -> bool:
     # is as many, one go took 0.55 to 0.85 of the time (3x3, stride 2); where it is less, 1.1 to 1.5 times (3x3, stride 1), but
     # for rows in blocks.
     by_axes = sum(axes[i].kernel * math.prod(axes[j].stride for j in program.passes if j < i) for i in program.passes)
-    return taps <= (UNROLLED if in_blocks(program) else min(UNROLLED, by_axes))
+    return taps <= (UNROLLED if maximum and in_blocks(program) else min(UNROLLED, by_axes))
