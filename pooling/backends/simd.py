@@ -101,12 +101,14 @@ def helper() -> Any:
 @lru_cache(maxsize=512)
 def in_place(problem: Problem, inner: int, dtype: np.dtype[Any]) -> ModuleType | None:
     """Where planes are pooled as they lie, what plans that; None where cells become lanes."""
-    from pooling.simd import rowplan, whole
+    from pooling.simd import rowplan, shortplan, whole
 
     if inner != 1:
         return None
     if whole.is_whole(problem, dtype):
         return whole
+    if shortplan.short_fit(problem, dtype):
+        return shortplan
     return rowplan if rowplan.rows_fit(problem, dtype) else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pooling.compiler import intrinsic, ir, types
@@ -64,30 +65,43 @@ def load_taps(typing: Any, array: Any, index: Any, count: Any, stride: Any, taps
                 starts = [base + m * n for m in range(step)]
             else:
                 starts = [min(first + m * n, last + 1 - n) for m in range(step)]
-            found.append(gathered(builder, [(start, part(start)) for start in starts], n, first, step))
+            parts = [({start + i: i for i in range(n)}, part(start)) for start in starts]
+            found.append(gathered(builder, parts, [first + i * step for i in range(n)]))
         return context.make_tuple(builder, result, found)
 
     return result(array, types.intp, count, stride, taps, dilation), codegen
 
 
-def gathered(builder: Any, parts: list[tuple[int, Any]], n: int, first: int, step: int) -> Any:
-    """The elements ``first + i * step`` of what lies in vectors, of which it is known where each one starts."""
-    wanted = [first + i * step for i in range(n)]
+def gathered(builder: Any, parts: Sequence[tuple[Mapping[Any, int], Any]], wanted: Sequence[Any]) -> Any:
+    """The vector of the elements `wanted`, from vectors of which it is known which elements are in which lane.
+
+    None: any will do.
+    """
+    n = len(wanted)
     result: Any = None
-    before: int | None = None
+    before: Mapping[Any, int] | None = None
     have = [False] * n
-    for start, part in parts:
-        here = [start <= w < start + n and not have[i] for i, w in enumerate(wanted)]
+    for held, part in parts:
+        here = [not have[i] and w is not None and w in held for i, w in enumerate(wanted)]
         if not any(here):
             continue
         if result is None:
-            result, before, have = part, start, here
+            result, before, have = part, held, here
             continue
         # Lanes taken in the first vector are still where they lay; later on they are in their place.
-        placed = [w - before if before is not None else i for i, w in enumerate(wanted)]
-        lanes = [n + w - start if here[i] else placed[i] if have[i] else 0 for i, w in enumerate(wanted)]
+        lanes = []
+        for i, w in enumerate(wanted):
+            if here[i]:
+                lanes.append(INT(n + held[w]))
+            elif have[i]:
+                lanes.append(INT(i if before is None else before[w]))
+            else:
+                lanes.append(INT(i))
         result = builder.shuffle_vector(result, part, ir.Constant(ir.VectorType(INT, n), lanes))
         have, before = [a or b for a, b in zip(have, here, strict=True)], None
+    if before is not None:  # all in one vector
+        lanes = [INT(i if w is None else before[w]) for i, w in enumerate(wanted)]
+        result = builder.shuffle_vector(result, result, ir.Constant(ir.VectorType(INT, n), lanes))
     return result
 
 

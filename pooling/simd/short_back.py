@@ -1,0 +1,116 @@
+"""The backward pass of `short_rows.py`: every cell asks for the outputs over it.
+
+A lane is a stride of cells here, and a vector what the cells of one place in their stride get, in several rows of strides.
+Gradients and taps are copied, where windows overlap, into rows just so long that the outputs over a stride, and over its
+neighbour in the next lane, are neighbours in memory too: so what a tap asks for is a vector that is loaded as it lies.
+What strides get is then interleaved to rows of cells, and dx is written once. Sums run over the outputs in order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pooling.jit import inlined, kernel
+from pooling.simd.packed import copy_row, load_first, store_rows
+from pooling.simd.program import STEP, TABLE, TAP_STEP
+from pooling.simd.rows import fill
+from pooling.simd.strides import load_n, repeated, replaced
+from pooling.simd.vectors import select, splat
+
+# Bound when a pass is made:
+LANES = 4
+ROWS, STRIDES, PITCH = 1, 1, 1  # rows of strides in a vector, strides in a row, and lanes from a row to the next
+USED = 1  # lanes that are read
+K_H, K_W, S_H, S_W, D_H, D_W = 1, 1, 1, 1, 1, 1  # the window
+BEFORE_H, BEFORE_W = 0, 0  # padding
+MOST_D = 1  # outputs over a cell along the first axis
+MAX = 1  # or 0: the mean
+MARGINS = 0  # whether gradients and taps are copied with margins
+TOP, LEFT, GAP_H = 0, 0, 0  # the margins before them all, and rows between copied planes
+SIZE_W, APART = 1, 1  # cells of a row, and from a row to that of the next stride
+RESULTS = 1  # outputs of a row
+FEWER = 0  # a row less than ROWS
+
+
+@inlined
+def spread(
+    dy: Any, won: Any, at: int, n_d: int, d_by: int, tap: int, d_tap: int, dx: Any, p: int, rows: int, cells: int, factors: Any
+) -> None:  # fmt: skip
+    """`cells` rows of cells from `rows` rows of strides, the first over ``dy[at]``; the rest is zero."""
+    zero = splat(0, load_n(factors, 0, LANES))
+    factor = splat(factors[0], zero)
+    for r0 in range(0, rows, ROWS):
+        r = min(r0, rows - ROWS)  # the last rows may be written twice
+        for a in range(S_H):
+            totals = repeated(zero, S_W)
+            for c in range(S_W):
+                total = zero
+                for i in range(MOST_D):
+                    for up in range(K_H):
+                        for back in range(K_W):
+                            j, k = K_H - 1 - up, K_W - 1 - back  # outputs in order
+                            if i < n_d and (a + BEFORE_H - j * D_H) % S_H == 0 and (c + BEFORE_W - k * D_W) % S_W == 0:
+                                o = at + i * d_by + r * PITCH
+                                o += (a + BEFORE_H - j * D_H) // S_H * PITCH + (c + BEFORE_W - k * D_W) // S_W
+                                gradient = load_first(dy, o, zero, USED)
+                                if MAX:
+                                    winner = load_first(won, o, zero, USED)
+                                    mine = winner == splat(tap + i * d_tap + j * K_W + k, winner)
+                                    total = select(mine, total + gradient, total)
+                                elif MARGINS:
+                                    total = total + gradient
+                                else:
+                                    total = total + gradient * factor
+                totals = replaced(totals, c, total)
+            q = p + r * APART + a * SIZE_W
+            if (r + ROWS - 1) * S_H + a < cells:
+                store_rows(dx, q, totals, ROWS, PITCH, STRIDES, APART, SIZE_W)
+            else:
+                store_rows(dx, q, totals, FEWER, PITCH, STRIDES, APART, SIZE_W)
+    for h in range(rows * S_H, cells):
+        store_rows(dx, p + h * SIZE_W, repeated(zero, S_W), 1, PITCH, STRIDES, APART, SIZE_W)
+
+
+@kernel
+def backward_short(
+    start: int, stop: int, dy: Any, dx: Any, won: Any, shape: Any, none: Any, nobody: Any, factors: Any, g: Any, v: Any, t: Any
+) -> None:  # fmt: skip
+    """Planes, some at a time; gradients and taps are copied with margins if need be."""
+    planes, together, run, depth, out_depth, size_h, out_h, rows, room = shape
+    cells, outputs = depth * size_h * SIZE_W, out_depth * out_h * RESULTS
+    plane = (out_h + GAP_H) * PITCH
+    corner = TOP * PITCH + LEFT
+    d_tap = g[TAP_STEP]
+    if MARGINS:
+        fill(v, room, none)
+        if MAX:
+            fill(t, room, nobody)
+    for unit in range(start, stop):
+        first = unit * together
+        n = min(together, planes - first)
+        if MARGINS:
+            for slab in range(n * out_depth):
+                for row in range(out_h):
+                    o = first * outputs + (slab * out_h + row) * RESULTS
+                    copy_row(dy, o, v, corner + slab * plane + row * PITCH, RESULTS)
+                    if MAX:
+                        copy_row(won, o, t, corner + slab * plane + row * PITCH, RESULTS)
+                if not MAX:
+                    for k in range(plane):
+                        v[np.uintp(corner + slab * plane + k)] *= factors[np.uintp(k)]
+        for i in range(0, n, run):
+            for d in range(depth):
+                d_row = g[TABLE] + 3 * d
+                n_d, tap = g[d_row + 2], g[d_row + 1]
+                p = (first + i) * cells + d * size_h * SIZE_W
+                some = min(run, n - i)
+                if MARGINS:
+                    at = corner + (i * out_depth + g[d_row]) * plane
+                    spread(v, t, at, n_d, g[STEP] * plane, tap, d_tap, dx, p, rows, size_h, factors)
+                else:
+                    at = (first + i) * outputs + g[d_row] * plane
+                    spread(
+                        dy, won, at, n_d, g[STEP] * plane, tap, d_tap, dx, p, rows * some, size_h * some, factors
+                    )

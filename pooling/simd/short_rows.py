@@ -1,0 +1,140 @@
+"""Short rows as they lie: a vector takes the outputs of several rows at once.
+
+In channels_first a plane's rows get shorter than a vector where networks get deep. Which lane is which output of which row is
+known when the kernel is compiled, so what stands under a tap comes by a few fixed shuffles (`packed.py`), where turning planes
+into lanes and back (`planes.py`) took 2 to 5 times as long. Where windows may stick out, planes are copied with margins
+first, in which nothing ever wins.
+
+This is the forward pass; `short_back.py` has the backward pass, `shortplan.py` says when rows are pooled like this.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pooling.jit import inlined, kernel
+from pooling.simd.packed import copy_row, load_rows, store_first
+from pooling.simd.rows import fill
+from pooling.simd.strides import load_n, picked
+from pooling.simd.vectors import any_lane, beats, load_like, select, splat
+
+# Bound when a pass is made:
+LANES = 4
+ROWS, RESULTS, USED = 1, 1, 1  # rows in a vector, outputs in each, and in all
+LINE, APART = 1, 1  # cells from a row to the next, and to that of the next row of outputs
+K_D, K_H, K_W = 1, 1, 1  # the window
+S_D, S_H, S_W = 1, 1, 1
+D_D, D_H, D_W = 1, 1, 1  # dilation
+MAX = 1  # or 0: the mean
+LAST = 0  # whether the last of tied cells wins: windows are then walked back
+CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed
+MARGINS = 0  # whether planes are copied with margins
+GAP_H, GAP_W = 0, 0  # rows between copied planes, and cells between rows
+BEFORE_H, BEFORE_W = 0, 0  # padding
+SIZE_W = 1  # cells of a row
+
+
+@kernel
+def nothing(
+    x: Any, at: int, plane: int, y: Any, q: int, won: Any, rows: int, starts: Any, divisors: Any
+) -> None:  # fmt: skip
+    """What is called instead of `careful` by itself."""
+
+
+careful: Any = nothing
+
+
+@inlined
+def pool_rows(
+    x: Any, at: int, plane: int, y: Any, q: int, won: Any, rows: int, starts: Any, divisors: Any
+) -> None:  # fmt: skip
+    """All outputs of `rows` rows, the first of which has its first window at ``x[at]``.
+
+    `starts` are the taps at which the walks through the windows begin, `divisors` what means are divided by: with margins one
+    for each output, else one for all.
+    """
+    sign, corner, from_d, from_h = 1, 0, 0, 0
+    if LAST:
+        sign, corner, from_d, from_h = -1, K_W - 1, K_D - 1, K_H - 1
+    first = K_D * K_H * K_W - 1 if LAST else 0
+    suspect = load_n(divisors, 0, LANES)
+    suspect = suspect != suspect
+    for h0 in range(0, rows, ROWS):
+        h = min(h0, rows - ROWS)  # the last rows may be pooled twice
+        o = h * RESULTS
+        best = load_n(divisors, 0, LANES)
+        total = best
+        if won is not None:
+            winner = splat(first, load_like(starts, 0, best))
+            if MARGINS:
+                winner = load_like(starts, o, best)
+        for i in range(K_D):
+            for j in range(K_H):
+                row = at + (from_d + sign * i) * D_D * plane + h * APART + (from_h + sign * j) * D_H * LINE
+                cells = load_rows(x, row, LANES, ROWS, RESULTS, APART, S_W, K_W, D_W)
+                for step in range(K_W):
+                    value = picked(cells, corner + sign * step)
+                    if i + j + step == 0:
+                        best = value
+                        total = value
+                    elif MAX:
+                        greater = beats(value, best, LAST) if CAREFUL else value > best
+                        total = total + value
+                        best = select(greater, value, best)
+                        if won is not None:
+                            number = splat(first + sign * ((i * K_H + j) * K_W + step), winner)
+                            winner = select(greater, number, winner)
+                    else:
+                        best = best + value
+        if not MAX:
+            divisor = splat(divisors[0], best)
+            if MARGINS:
+                divisor = load_like(divisors, o, best)
+            best = best / divisor
+        if MAX and not CAREFUL:
+            suspect = suspect | (total != total)
+        store_first(y, q + o, best, USED)
+        if won is not None:
+            store_first(won, q + o, winner, USED)
+    if MAX and not CAREFUL and any_lane(suspect):
+        careful(x, at, plane, y, q, won, rows, starts, divisors)
+
+
+@kernel
+def careful_rows(
+    x: Any, at: int, plane: int, y: Any, q: int, won: Any, rows: int, starts: Any, divisors: Any
+) -> None:  # fmt: skip
+    """The same, not inlined, with NaNs."""
+    pool_rows(x, at, plane, y, q, won, rows, starts, divisors)
+
+
+@kernel
+def forward_short(
+    start: int, stop: int, x: Any, y: Any, won: Any, shape: Any, edge: Any, starts: Any, divisors: Any, v: Any, t: Any
+) -> None:  # fmt: skip
+    """Planes, some at a time, copied with margins if need be."""
+    planes, together, run, depth, out_depth, size_h, rows, room = shape
+    plane = (size_h + GAP_H) * LINE
+    cells, outputs = depth * size_h * SIZE_W, out_depth * rows * RESULTS
+    corner = GAP_H * LINE + GAP_W
+    if MARGINS:
+        fill(v, room, edge)
+    for unit in range(start, stop):
+        first = unit * together
+        n = min(together, planes - first)
+        if MARGINS:
+            for slab in range(n * depth):
+                for row in range(size_h):
+                    s = first * cells + (slab * size_h + row) * SIZE_W
+                    copy_row(x, s, v, corner + slab * plane + row * LINE, SIZE_W)
+        # Without a row too much, planes follow one another as rows do, and are as many rows of one.
+        for p in range(0, n, run):
+            q = (first + p) * outputs
+            for d in range(out_depth):
+                if MARGINS:
+                    at = corner - BEFORE_H * LINE - BEFORE_W + (p * depth + d * S_D) * plane
+                    pool_rows(v, at, plane, y, q, won, rows, starts, divisors)
+                else:
+                    at = (first + p) * cells + d * S_D * plane
+                    pool_rows(x, at, plane, y, q, won, min(run, n - p) * rows, starts, divisors)
+                q += rows * RESULTS
