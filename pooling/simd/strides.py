@@ -155,21 +155,10 @@ def store_interleaved(typing: Any, array: Any, index: Any, vectors: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind, size = llvm_type(context, vector), itemsize(vector.element)
-        parts = [builder.extract_value(args[2], i) for i in range(step)]
+        parts = [({(i, lane): lane for lane in range(n)}, builder.extract_value(args[2], i)) for i in range(step)]
         for m in range(step):
-            out = parts[0]
-            for phase in range(1, step):
-                # Lanes of later phases are filled when their turn comes.
-                lanes = []
-                for i in range(n):
-                    lane, whose = divmod(m * n + i, step)
-                    if whose == phase:
-                        lanes.append(n + lane)
-                    elif whose > phase:
-                        lanes.append(0)
-                    else:
-                        lanes.append(lane if phase == 1 else i)
-                out = builder.shuffle_vector(out, parts[phase], ir.Constant(ir.VectorType(INT, n), lanes))
+            wanted = [divmod(m * n + i, step)[::-1] for i in range(n)]
+            out = gathered(builder, parts, wanted)
             at = builder.add(args[1], ir.Constant(args[1].type, m * n))
             builder.store(out, address(context, builder, array, args[0], at, kind), align=size)
         return context.get_dummy_value()
