@@ -3,9 +3,10 @@
 A pooling does the same to every plane. So take as many planes as a vector has lanes: a cell of all of them is one vector, and
 the loops of `numba_loops`, over vectors instead of numbers, have no row ends, no edges and no short rows to care for.
 In channels_last the channels are such planes already. In channels_first a block of planes is turned, a band of rows at
-a time, into a small buffer that stays in the cache, and the result is turned back. Rows that are long enough are pooled as
-they lie instead (`simd/rows.py`): a vector is a run of outputs, and what stands under a tap comes by a shuffle. The vectors
-are explicit (`pooling/simd/`), because the auto-vectorizer gives up on these loops.
+a time, into a small buffer that stays in the cache, and the result is turned back. Where windows are small and their strides
+few cells, rows are pooled as they lie instead: a vector is a run of outputs (`simd/rows.py`), or the outputs of several short
+rows (`simd/short_rows.py`), and what stands under a tap comes by a shuffle. The vectors are explicit (`pooling/simd/`), because
+the auto-vectorizer gives up on these loops.
 
 Small windows are read at one go (`simd/windows.py`), others axis by axis (`simd/axis.py`), so that a window costs its
 lengths added up, and a scan makes even that a constant. The forward pass remembers one byte per output, the tap that
