@@ -86,7 +86,7 @@ def test_means(name: str) -> None:
     np.testing.assert_allclose(pool.backward(dy, saved), exact.backward(dy, kept), rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint16", "int64", "float64"])
+@pytest.mark.parametrize("dtype", ["int8", "float64"])
 def test_other_dtypes(dtype: str) -> None:
     x = data((2, 3, 8, 8), dtype)
     assert same_bits(pooling.max_pool(x, 2, backend="simd"), pooling.max_pool(x, 2, backend="reference"))

@@ -27,8 +27,11 @@ windows took 1.4 to 1.7 times as long as with planes for lanes, and forward gain
 
 
 def short_fit(problem: Problem, dtype: np.dtype[Any]) -> bool:
-    """Whether rows are so short, and windows so small, that this is the faster way, for both passes."""
-    if not problem.window.slides or problem.ties in ("split", "all") or dtype == np.float16:
+    """Whether rows are so short, and windows so small, that this is the faster way, for both passes.
+
+    For floats alone, which networks are trained in: each length of a row asks for kernels of its own.
+    """
+    if not problem.window.slides or problem.ties in ("split", "all") or dtype not in (np.float32, np.float64):
         return False
     program = forward_program(problem, dtype)
     d, h, w = program.axes
@@ -117,7 +120,7 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
         "SIZE_W": w.size,
     }
     careful = careful_rows.over(**names, CAREFUL=1, careful=nothing).apart()
-    kernel = forward_short.over(**names, CAREFUL=int(dtype.kind != "f"), careful=careful)
+    kernel = forward_short.over(**names, CAREFUL=0, careful=careful)
     edge = lowest(dtype) if problem.op == "max" else dtype.type(0)
     beyond = 2 * lanes(dtype)
     room = ((cut.together * d.size * (h.size + gap_h) + gap_h) * line + gap_w if margins else 0) + beyond
