@@ -30,7 +30,7 @@ SHORT: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "padding, but no margins backward": ((2, 3, 9, 12), {"kernel_size": (2, 1), "stride": (1, 3), "padding": (1, 0)}),
     "windows apart": ((2, 2, 9, 8), {"kernel_size": 2, "stride": 3}),
     "dilated": ((1, 3, 12, 8), {"kernel_size": (2, 3), "stride": 2, "dilation": 2, "padding": (0, 2)}),
-    "one dimension": ((2, 3, 9), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    "one dimension": ((2, 3, 9), {"kernel_size": 2}),
     "three": ((2, 2, 5, 6, 7), {"kernel_size": 2, "stride": (1, 2, 2), "padding": (0, 0, 1)}),
     "few channels": ((2, 9, 8, 3), {"kernel_size": 2, "data_format": "channels_last"}),
     "a single output": ((1, 1, 2, 3), {"kernel_size": (1, 2)}),
@@ -104,12 +104,24 @@ def test_any_number_of_planes(planes: int) -> None:
 
 
 def test_planes_are_dealt_out_evenly() -> None:
-    """A unit of one plane would leave room in every vector."""
-    for outer in range(1, 300):
-        cut = Cut.of(outer, rows=2, plane=BAND // 20, fit=8, one=True)
-        units = -(-outer // cut.together)
-        assert 0 < outer - (units - 1) * cut.together <= cut.together <= 20
-        assert cut.rows == 8 or outer < 4 or 2 * (outer - (units - 1) * cut.together) < 8
+    """A group of one plane would leave room in every vector."""
+    for outer in [*range(1, 300), 94250]:
+        cut = Cut.of(outer, rows=2, nbytes=BAND // 20, depth=1, fit=8, one=True)
+        assert (cut.groups - 1) * 20 < outer <= cut.groups * cut.most
+        assert cut.most <= 20
+        assert cut.rows == min(8, 2 * (outer // cut.groups))
+
+
+def test_large_planes_are_cut_or_left_to_others() -> None:
+    assert Cut.of(1, rows=2, nbytes=BAND * 9, depth=100, fit=8, one=False).pieces == 9
+    for shape, fits in (((1, 1, 1 << 16, 8), False), ((1, 1, 1 << 10, 8), True), ((1, 1, 1 << 10, 1 << 6, 8), True)):
+        problem = pooling.MaxPool(2, (2, 2, 2)[: len(shape) - 2]).problem(shape)
+        assert short_fit(problem, FLOAT) == fits or lanes(FLOAT) < 16
+
+
+def test_too_few_rows_for_a_vector_are_turned_into_lanes() -> None:
+    for size in (2, 3, 4):
+        assert not short_fit(pooling.MaxPool(3, 2, 1).problem((9, 9, size, size)), FLOAT) or lanes(FLOAT) < 16
 
 
 def test_where_outputs_lie_over_strides() -> None:
@@ -228,7 +240,9 @@ def room(shape, dtype, at_end):
     assert protect(at, page, 0) == 0 and protect(at + page + inside, page, 0) == 0  # whoever reads there dies
     return np.frombuffer(pages, dtype, size // np.dtype(dtype).itemsize, page + at_end * (inside - size)).reshape(shape)
 
-for shape, window in [((1, 3, 8, 8), (2,)), ((1, 2, 11, 7), (2,)), ((1, 2, 13, 13), (3, 2)), ((1, 2, 7, 7), (3, 2, 1))]:
+for shape, window in [
+    ((1, 3, 8, 8), (2,)), ((1, 2, 11, 7), (2,)), ((1, 2, 13, 13), (3, 2)), ((1, 2, 7, 7), (3, 2, 1)), ((2, 3, 8, 12), (2, 2, 1)),
+]:
     for at_end in (0, 1):
         simd.empty = lambda shape, dtype: room(shape, dtype, at_end)
         x = room(shape, "f4", at_end)
@@ -241,4 +255,4 @@ for shape, window in [((1, 3, 8, 8), (2,)), ((1, 2, 11, 7), (2,)), ((1, 2, 13, 1
         dx = pool.backward(dy, saved, out=room(shape, "f4", at_end))
         print(int(np.array_equal(got, y) and np.array_equal(dx, loops.backward(dy, other))), end="")
 """
-    works(run_python(code), "11111111")
+    works(run_python(code), "1111111111")

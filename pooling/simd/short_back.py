@@ -22,7 +22,7 @@ from pooling.simd.vectors import select, splat
 # Bound when a pass is made:
 LANES = 4
 ROWS, STRIDES, PITCH = 1, 1, 1  # rows of strides in a vector, strides in a row, and lanes from a row to the next
-USED = 1  # lanes that are read
+READ = 1  # lanes that are read
 K_H, K_W, S_H, S_W, D_H, D_W = 1, 1, 1, 1, 1, 1  # the window
 BEFORE_H, BEFORE_W = 0, 0  # padding
 MOST_D = 1  # outputs over a cell along the first axis
@@ -31,7 +31,7 @@ MARGINS = 0  # whether gradients and taps are copied with margins
 TOP, LEFT, GAP_H = 0, 0, 0  # the margins before them all, and rows between copied planes
 SIZE_W, APART = 1, 1  # cells of a row, and from a row to that of the next stride
 RESULTS = 1  # outputs of a row
-FEWER = 0  # a row less than ROWS
+FEWER = 0  # ROWS - 1, as a constant of its own
 
 
 @inlined
@@ -54,9 +54,9 @@ def spread(
                             if i < n_d and (a + BEFORE_H - j * D_H) % S_H == 0 and (c + BEFORE_W - k * D_W) % S_W == 0:
                                 o = at + i * d_by + r * PITCH
                                 o += (a + BEFORE_H - j * D_H) // S_H * PITCH + (c + BEFORE_W - k * D_W) // S_W
-                                gradient = load_first(dy, o, zero, USED)
+                                gradient = load_first(dy, o, zero, READ)
                                 if MAX:
-                                    winner = load_first(won, o, zero, USED)
+                                    winner = load_first(won, o, zero, READ)
                                     mine = winner == splat(tap + i * d_tap + j * K_W + k, winner)
                                     total = select(mine, total + gradient, total)
                                 elif MARGINS:
@@ -78,7 +78,7 @@ def backward_short(
     start: int, stop: int, dy: Any, dx: Any, won: Any, shape: Any, none: Any, nobody: Any, factors: Any, g: Any, v: Any, t: Any
 ) -> None:  # fmt: skip
     """Planes, some at a time; gradients and taps are copied with margins if need be."""
-    planes, together, run, depth, out_depth, size_h, out_h, rows, room = shape
+    planes, groups, pieces, one, depth, out_depth, size_h, out_h, rows, room = shape
     cells, outputs = depth * size_h * SIZE_W, out_depth * out_h * RESULTS
     plane = (out_h + GAP_H) * PITCH
     corner = TOP * PITCH + LEFT
@@ -88,8 +88,9 @@ def backward_short(
         if MAX:
             fill(t, room, nobody)
     for unit in range(start, stop):
-        first = unit * together
-        n = min(together, planes - first)
+        group, piece = unit // pieces, unit % pieces
+        first = planes * group // groups
+        n = planes * (group + 1) // groups - first
         if MARGINS:
             for slab in range(n * out_depth):
                 for row in range(out_h):
@@ -100,12 +101,12 @@ def backward_short(
                 if not MAX:
                     for k in range(plane):
                         v[np.uintp(corner + slab * plane + k)] *= factors[np.uintp(k)]
-        for i in range(0, n, run):
-            for d in range(depth):
+        some = n if one else 1
+        for i in range(0, n, max(some, 1)):
+            for d in range(depth * piece // pieces, depth * (piece + 1) // pieces):
                 d_row = g[TABLE] + 3 * d
                 n_d, tap = g[d_row + 2], g[d_row + 1]
                 p = (first + i) * cells + d * size_h * SIZE_W
-                some = min(run, n - i)
                 if MARGINS:
                     at = corner + (i * out_depth + g[d_row]) * plane
                     spread(v, t, at, n_d, g[STEP] * plane, tap, d_tap, dx, p, rows, size_h, factors)

@@ -20,7 +20,7 @@ from pooling.simd.vectors import any_lane, beats, load_like, select, splat
 
 # Bound when a pass is made:
 LANES = 4
-ROWS, RESULTS, USED = 1, 1, 1  # rows in a vector, outputs in each, and in all
+ROWS, RESULTS, OUTPUTS = 1, 1, 1  # rows in a vector, outputs in each, and in all
 LINE, APART = 1, 1  # cells from a row to the next, and to that of the next row of outputs
 K_D, K_H, K_W = 1, 1, 1  # the window
 S_D, S_H, S_W = 1, 1, 1
@@ -93,9 +93,9 @@ def pool_rows(
             best = best / divisor
         if MAX and not CAREFUL:
             suspect = suspect | (total != total)
-        store_first(y, q + o, best, USED)
+        store_first(y, q + o, best, OUTPUTS)
         if won is not None:
-            store_first(won, q + o, winner, USED)
+            store_first(won, q + o, winner, OUTPUTS)
     if MAX and not CAREFUL and any_lane(suspect):
         careful(x, at, plane, y, q, won, rows, starts, divisors)
 
@@ -113,28 +113,28 @@ def forward_short(
     start: int, stop: int, x: Any, y: Any, won: Any, shape: Any, edge: Any, starts: Any, divisors: Any, v: Any, t: Any
 ) -> None:  # fmt: skip
     """Planes, some at a time, copied with margins if need be."""
-    planes, together, run, depth, out_depth, size_h, rows, room = shape
+    planes, groups, pieces, one, depth, out_depth, size_h, rows, room = shape
     plane = (size_h + GAP_H) * LINE
     cells, outputs = depth * size_h * SIZE_W, out_depth * rows * RESULTS
     corner = GAP_H * LINE + GAP_W
     if MARGINS:
         fill(v, room, edge)
     for unit in range(start, stop):
-        first = unit * together
-        n = min(together, planes - first)
+        group, piece = unit // pieces, unit % pieces
+        first = planes * group // groups
+        n = planes * (group + 1) // groups - first
         if MARGINS:
             for slab in range(n * depth):
                 for row in range(size_h):
                     s = first * cells + (slab * size_h + row) * SIZE_W
                     copy_row(x, s, v, corner + slab * plane + row * LINE, SIZE_W)
-        # Without a row too much, planes follow one another as rows do, and are as many rows of one.
-        for p in range(0, n, run):
-            q = (first + p) * outputs
-            for d in range(out_depth):
+        together = n if one else 1
+        for p in range(0, n, max(together, 1)):
+            for d in range(out_depth * piece // pieces, out_depth * (piece + 1) // pieces):
+                q = (first + p) * outputs + d * rows * RESULTS
                 if MARGINS:
                     at = corner - BEFORE_H * LINE - BEFORE_W + (p * depth + d * S_D) * plane
                     pool_rows(v, at, plane, y, q, won, rows, starts, divisors)
                 else:
                     at = (first + p) * cells + d * S_D * plane
-                    pool_rows(x, at, plane, y, q, won, min(run, n - p) * rows, starts, divisors)
-                q += rows * RESULTS
+                    pool_rows(x, at, plane, y, q, won, together * rows, starts, divisors)

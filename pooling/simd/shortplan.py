@@ -21,9 +21,12 @@ from pooling.simd.tiles import are_tiles
 from pooling.simd.vectors import lanes
 from pooling.taps import lowest, tap_dtype
 
-USED = 0.8
-"""Share of its lanes that a vector must use, in both passes, where windows are a cell apart. At 12 of 16 the backward pass of 3x3
-windows took 1.4 to 1.7 times as long as with planes for lanes, and forward gained a quarter."""
+SHARE, SHARE_CLOSE = 0.5, 0.8
+"""Share of its lanes that a vector must use, in both passes; the second where windows are a cell apart. At 12 of 16 there the
+backward pass of 3x3 windows took 1.4 to 1.7 times as long as with planes for lanes, and forward gained a quarter."""
+
+LARGE = 1 << 18
+"""Bytes of a unit of work beyond which it is left to those who can cut it: a quarter of a common L2 cache."""
 
 
 def short_fit(problem: Problem, dtype: np.dtype[Any]) -> bool:
@@ -33,18 +36,32 @@ def short_fit(problem: Problem, dtype: np.dtype[Any]) -> bool:
     """
     if not problem.window.slides or problem.ties in ("split", "all") or dtype not in (np.float32, np.float64):
         return False
-    program = forward_program(problem, dtype)
-    d, h, w = program.axes
+    axes = forward_program(problem, dtype).axes
+    d, h, w = axes
     n = lanes(dtype)
     if min(d.out, h.out, w.out) < 1 or d.padded or max(h.stride, w.stride) > MOST_STRIDE:
         return False
-    pitch = strides_of(w).pitch
-    used = USED if w.stride == 1 < w.kernel else 0
+    along, across = strides_of(w), strides_of(h)
+    margins = padded(axes)
+    share = SHARE_CLOSE if w.stride == 1 < w.kernel else SHARE
+    rows = n if follow(axes) else min(h.out, across.count)
     return (
-        problem.window.n_taps <= (MOST_STRIDE**2 if are_tiles(program.axes) else MOST_TAPS)
-        and max(w.out, pitch) <= n
-        and all(n // each * each >= used * n for each in (w.out, pitch))
+        problem.window.n_taps <= (MOST_STRIDE**2 if are_tiles(axes) else MOST_TAPS)
+        and max(w.out, along.pitch) <= n
+        and all(min(n // each, rows) * each >= share * n for each in (w.out, along.pitch))
+        and moved(problem, dtype, margins) <= LARGE * (1 if margins else min(d.size, d.out))
     )
+
+
+def padded(axes: tuple[Any, Any, Any]) -> bool:
+    """Whether windows stick out of a plane."""
+    return bool(axes[1].padded or axes[2].padded)
+
+
+def follow(axes: tuple[Any, Any, Any]) -> bool:
+    """Whether the first row of the next plane lies where another row of windows of this one would: all planes are as one."""
+    d, h, _ = axes
+    return bool(d.size == d.out == 1 and h.size == h.out * h.stride and h.span <= h.stride and not padded(axes))
 
 
 @dataclass(frozen=True)
@@ -56,9 +73,9 @@ class Strides:
     count
         How many there are.
     before, gap
-        Elements before the first output, and between the last one and the next row's first.
+        Places before the first output, and between the last one and the next row's first, or the next plane's.
     pitch
-        From one row to the next.
+        From one row, or plane, to the next.
     """
 
     count: int
@@ -68,6 +85,7 @@ class Strides:
 
 
 def strides_of(axis: Axis) -> Strides:
+    """One gap is what lies after a row and before the next one, so it is as long as the longer of the two has to be."""
     reached = min((axis.out - 1) * axis.stride + axis.span - axis.before, axis.size)
     count = -(-reached // axis.stride)
     shifts = shifts_of(axis)
@@ -78,22 +96,40 @@ def strides_of(axis: Axis) -> Strides:
 
 @dataclass(frozen=True)
 class Cut:
-    """How planes are taken: so many together as a unit, and so many of these as rows of one."""
+    """How planes are taken: in so many groups, each of which is cut along the first axis into so many pieces.
 
-    together: int
-    run: int
+    Parameters
+    ----------
+    most
+        Planes in the largest group.
+    rows
+        Rows that a vector takes.
+    """
+
+    groups: int
+    pieces: int
+    most: int
     rows: int
 
     @classmethod
-    def of(cls, outer: int, rows: int, plane: int, fit: int, one: bool) -> Cut:
-        """For planes with so many `rows`, of `plane` bytes; `fit` rows in a vector; whether they follow as rows do (`one`)."""
-        units = -(-outer // max(BAND // max(plane, 1), 1))
-        together = max(
-            -(-outer // max(units, 1)), 1
-        )  # nearly as many in the last one, so that it has the rows for a vector
-        last = outer - (max(outer, 1) - 1) // together * together
-        run = together if one else 1
-        return cls(together, run, max(min(fit, rows * (max(last, 1) if one else 1)), 1))
+    def of(cls, outer: int, rows: int, nbytes: int, depth: int, fit: int, one: bool) -> Cut:
+        """For planes with so many `rows`, of so many bytes; `fit` rows in a vector.
+
+        Parameters
+        ----------
+        depth
+            In how many pieces they could be cut.
+        one
+            Whether all planes of a group are as one.
+        """
+        groups = max(-(-outer // max(BAND // max(nbytes, 1), 1)), 1)
+        fewest = max(outer // groups, 1)  # planes are dealt out evenly, so that all groups have the rows for a vector
+        return cls(
+            groups,
+            min(max(nbytes // BAND, 1), depth),
+            -(-outer // groups),
+            max(min(fit, rows * (fewest if one else 1)), 1),
+        )
 
 
 @lru_cache(maxsize=512)
@@ -101,37 +137,37 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     """Outputs from cells."""
     program = forward_program(problem, dtype)
     d, h, w = program.axes
-    margins = h.padded or w.padded
+    margins, one = padded(program.axes), follow(program.axes)
     gap_h, gap_w = (max(axis.before, over(axis)) if margins else 0 for axis in (h, w))
     line = w.size + gap_w
-    alone = d.size == d.out == 1 and h.size == h.out * h.stride and not margins
-    cut = Cut.of(outer, h.out, moved(problem, dtype, margins), lanes(dtype) // w.out, alone)
+    depth = 1 if margins else d.out
+    cut = Cut.of(outer, h.out, moved(problem, dtype, margins), depth, lanes(dtype) // w.out, one)
     names = constants(problem, program) | {
+        "K_D": d.kernel,
+        "S_D": d.stride,
+        "D_D": d.dilation,
         "LANES": lanes(dtype),
         "ROWS": cut.rows,
         "RESULTS": w.out,
-        "USED": cut.rows * w.out,
+        "OUTPUTS": cut.rows * w.out,
         "LINE": line,
         "APART": h.stride * line,
         "LAST": int(problem.op == "max" and problem.ties == "last"),
         "MARGINS": int(margins),
         "GAP_H": gap_h,
         "GAP_W": gap_w,
-        "SIZE_W": w.size,
     }
     careful = careful_rows.over(**names, CAREFUL=1, careful=nothing).apart()
     kernel = forward_short.over(**names, CAREFUL=0, careful=careful)
     edge = lowest(dtype) if problem.op == "max" else dtype.type(0)
     beyond = 2 * lanes(dtype)
-    room = ((cut.together * d.size * (h.size + gap_h) + gap_h) * line + gap_w if margins else 0) + beyond
-    shape = (outer, cut.together, cut.run, d.size, d.out, h.size, h.out, room)
+    room = ((cut.most * d.size * (h.size + gap_h) + gap_h) * line + gap_w if margins else 0) + beyond
+    shape = (outer, cut.groups, cut.pieces, int(one), d.size, d.out, h.size, h.out, room)
     starts = np.zeros(h.out * w.out + beyond, tap_dtype(problem.window.n_taps))
-    starts[: h.out * w.out] = (
-        program.tables[0][0, 1] + program.tables[1][:, None, 1] + program.tables[2][:, 1]
-    ).reshape(-1)
+    first = program.tables[0][0, 1] + program.tables[1][:, None, 1] + program.tables[2][:, 1]
+    starts[: first.size] = first.reshape(-1)
     divisors = over_plane(program, problem.op == "avg", h.out, w.out, h.out, w.out)
-    units = -(-outer // cut.together)
-    return Plan(kernel, (shape, edge, starts, divisors), units, room, 1)
+    return Plan(kernel, (shape, edge, starts, divisors), cut.groups * cut.pieces, room, 1)
 
 
 @lru_cache(maxsize=512)
@@ -140,33 +176,33 @@ def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     program = backward_program(problem, dtype)
     d, h, w = program.axes
     along, across = strides_of(w), strides_of(h)
+    mean, one = problem.op == "avg", follow(program.axes)
     # What means are divided by differs where windows stick out: gradients are multiplied where they are copied.
-    margins = along.gap > 0 or across.gap > 0 or (problem.op == "avg" and (h.padded or w.padded))
-    alone = d.size == d.out == 1 and h.size == h.out * h.stride and not margins
-    cut = Cut.of(outer, across.count, moved(problem, dtype, margins), lanes(dtype) // along.pitch, alone)
+    margins = along.gap > 0 or across.gap > 0 or (mean and padded(program.axes))
+    depth = 1 if margins else d.size
+    cut = Cut.of(outer, across.count, moved(problem, dtype, margins), depth, lanes(dtype) // along.pitch, one)
     names = constants(problem, program) | {
         "LANES": lanes(dtype),
         "ROWS": cut.rows,
         "FEWER": cut.rows - 1,
         "STRIDES": along.count,
         "PITCH": along.pitch,
-        "USED": lanes(dtype) if margins else cut.rows * along.pitch,
+        "READ": lanes(dtype) if margins else (cut.rows - 1) * along.pitch + along.count,
         "MOST_D": int(program.tables[0][:, 2].max()),
         "MARGINS": int(margins),
         "TOP": across.before,
         "LEFT": along.before,
         "GAP_H": across.gap,
-        "SIZE_W": w.size,
         "APART": h.stride * w.size,
         "RESULTS": w.out,
     }
-    room = (cut.together * d.out * across.pitch + across.before) * along.pitch if margins else 0
+    room = (cut.most * d.out * across.pitch + across.before) * along.pitch if margins else 0
     room += along.before + 2 * lanes(dtype)
-    shape = (outer, cut.together, cut.run, d.size, d.out, h.size, h.out, across.count, room)
+    shape = (outer, cut.groups, cut.pieces, int(one), d.size, d.out, h.size, h.out, across.count, room)
     nobody = np.iinfo(tap_dtype(problem.window.n_taps)).max
-    factors = over_plane(program, problem.op == "avg", h.out, w.out, across.pitch, along.pitch)
+    factors = over_plane(program, mean, h.out, w.out, across.pitch, along.pitch)
     given = (shape, dtype.type(0), nobody, factors, program.g)
-    return Plan(backward_short.over(**names), given, -(-outer // cut.together), room, room)
+    return Plan(backward_short.over(**names), given, cut.groups * cut.pieces, room, room)
 
 
 def moved(problem: Problem, dtype: np.dtype[Any], margins: bool) -> int:
@@ -192,8 +228,8 @@ def over_plane(program: Program, mean: bool, rows: int, line: int, rows_there: i
 
 def constants(problem: Problem, program: Program) -> dict[str, int]:
     """What both passes are bound to."""
-    found = {"MAX": int(problem.op == "max")}
-    for name, axis in zip("DHW", program.axes, strict=True):
+    found = {"MAX": int(problem.op == "max"), "SIZE_W": program.axes[2].size}
+    for name, axis in zip("HW", program.axes[1:], strict=True):
         found |= {f"K_{name}": axis.kernel, f"S_{name}": axis.stride, f"D_{name}": axis.dilation}
         found[f"BEFORE_{name}"] = axis.before
     return found
