@@ -72,20 +72,20 @@ def copy_row(typing: Any, source: Any, s: Any, target: Any, t: Any, count: Any) 
 
 @intrinsic(prefer_literal=True)
 def load_rows(
-    typing: Any, array: Any, index: Any, count: Any, rows: Any, results: Any, apart: Any, stride: Any, taps: Any, dilation: Any
-) -> Any:  # fmt: skip
+    typing: Any, array: Any, index: Any, count: Any, rows: Any, results: Any, apart: Any, stride: Any, taps: Any
+) -> Any:
     """What the windows of short rows have under each tap along them: `taps` vectors of `count` elements, in a tuple.
 
-    There are `rows` of `results` windows; lane ``r * results + o`` of vector k is ``array[index + r * apart + o * stride +
-    k * dilation]``. All but the index are constants. Nothing after the last element is read.
+    There are `rows` of `results` windows; lane ``r * results + o`` of vector k is ``array[index + r * apart + o * stride + k]``.
+    All but the index are constants. Nothing after the last element is read.
     """
-    values = constants(count, rows, results, apart, stride, taps, dilation)
+    values = constants(count, rows, results, apart, stride, taps)
     if values is None:
         return None
-    n, n_rows, n_results, line, step, width, spread = values
+    n, n_rows, n_results, line, step, width = values
     vector = VectorType(storage(array), n)
     result = types.UniTuple(vector, width)
-    cells = (n_results - 1) * step + (width - 1) * spread + 1
+    cells = (n_results - 1) * step + width
     end = (n_rows - 1) * line + cells
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -100,15 +100,13 @@ def load_rows(
                 at = builder.add(args[1], ir.Constant(args[1].type, start))
                 part = read(context, builder, array, args[0], at, ir.VectorType(element, some))
                 parts.append(({start + i: i for i in range(some)}, resized(builder, part, 0, n)))
-        wanted = [
-            [r * line + o * step + k * spread for r in range(n_rows) for o in range(n_results)] for k in range(width)
-        ]
+        wanted = [[r * line + o * step + k for r in range(n_rows) for o in range(n_results)] for k in range(width)]
         if width > 1:
             parts = merged(builder, parts, n, sorted({cell for some in wanted for cell in some}))
         rest = [None] * (n - n_rows * n_results)
         return context.make_tuple(builder, result, [gathered(builder, parts, [*some, *rest]) for some in wanted])
 
-    return result(array, types.intp, count, rows, results, apart, stride, taps, dilation), codegen
+    return result(array, types.intp, count, rows, results, apart, stride, taps), codegen
 
 
 @intrinsic(prefer_literal=True)

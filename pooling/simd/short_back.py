@@ -23,7 +23,7 @@ from pooling.simd.vectors import select, splat
 LANES = 4
 ROWS, STRIDES, PITCH = 1, 1, 1  # rows of strides in a vector, strides in a row, and lanes from a row to the next
 READ = 1  # lanes that are read
-K_H, K_W, S_H, S_W, D_H, D_W = 1, 1, 1, 1, 1, 1  # the window
+K_H, K_W, S_H, S_W = 1, 1, 1, 1  # the window
 BEFORE_H, BEFORE_W = 0, 0  # padding
 MOST_D = 1  # outputs over a cell along the first axis
 MAX = 1  # or 0: the mean
@@ -51,9 +51,9 @@ def spread(
                     for up in range(K_H):
                         for back in range(K_W):
                             j, k = K_H - 1 - up, K_W - 1 - back  # outputs in order
-                            if i < n_d and (a + BEFORE_H - j * D_H) % S_H == 0 and (c + BEFORE_W - k * D_W) % S_W == 0:
+                            if i < n_d and (a + BEFORE_H - j) % S_H == 0 and (c + BEFORE_W - k) % S_W == 0:
                                 o = at + i * d_by + r * PITCH
-                                o += (a + BEFORE_H - j * D_H) // S_H * PITCH + (c + BEFORE_W - k * D_W) // S_W
+                                o += (a + BEFORE_H - j) // S_H * PITCH + (c + BEFORE_W - k) // S_W
                                 gradient = load_first(dy, o, zero, READ)
                                 if MAX:
                                     winner = load_first(won, o, zero, READ)

@@ -24,9 +24,7 @@ ROWS, RESULTS, OUTPUTS = 1, 1, 1  # rows in a vector, outputs in each, and in al
 LINE, APART = 1, 1  # cells from a row to the next, and to that of the next row of outputs
 K_D, K_H, K_W = 1, 1, 1  # the window
 S_D, S_H, S_W = 1, 1, 1
-D_D, D_H, D_W = 1, 1, 1  # dilation
 MAX = 1  # or 0: the mean
-LAST = 0  # whether the last of tied cells wins: windows are then walked back
 CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed
 MARGINS = 0  # whether planes are copied with margins
 GAP_H, GAP_W = 0, 0  # rows between copied planes, and cells between rows
@@ -53,10 +51,6 @@ def pool_rows(
     `starts` are the taps at which the walks through the windows begin, `divisors` what means are divided by: with margins one
     for each output, else one for all.
     """
-    sign, corner, from_d, from_h = 1, 0, 0, 0
-    if LAST:
-        sign, corner, from_d, from_h = -1, K_W - 1, K_D - 1, K_H - 1
-    first = K_D * K_H * K_W - 1 if LAST else 0
     suspect = load_n(divisors, 0, LANES)
     suspect = suspect != suspect
     for h0 in range(0, rows, ROWS):
@@ -65,24 +59,24 @@ def pool_rows(
         best = load_n(divisors, 0, LANES)
         total = best
         if won is not None:
-            winner = splat(first, load_like(starts, 0, best))
+            winner = splat(0, load_like(starts, 0, best))
             if MARGINS:
                 winner = load_like(starts, o, best)
         for i in range(K_D):
             for j in range(K_H):
-                row = at + (from_d + sign * i) * D_D * plane + h * APART + (from_h + sign * j) * D_H * LINE
-                cells = load_rows(x, row, LANES, ROWS, RESULTS, APART, S_W, K_W, D_W)
-                for step in range(K_W):
-                    value = picked(cells, corner + sign * step)
-                    if i + j + step == 0:
+                row = at + i * plane + h * APART + j * LINE
+                cells = load_rows(x, row, LANES, ROWS, RESULTS, APART, S_W, K_W)
+                for k in range(K_W):
+                    value = picked(cells, k)
+                    if i + j + k == 0:
                         best = value
                         total = value
                     elif MAX:
-                        greater = beats(value, best, LAST) if CAREFUL else value > best
+                        greater = beats(value, best, 0) if CAREFUL else value > best
                         total = total + value
                         best = select(greater, value, best)
                         if won is not None:
-                            number = splat(first + sign * ((i * K_H + j) * K_W + step), winner)
+                            number = splat((i * K_H + j) * K_W + k, winner)
                             winner = select(greater, number, winner)
                     else:
                         best = best + value

@@ -32,21 +32,22 @@ LARGE = 1 << 18
 def short_fit(problem: Problem, dtype: np.dtype[Any]) -> bool:
     """Whether rows are so short, and windows so small, that this is the faster way, for both passes.
 
-    For floats alone, which networks are trained in: each length of a row asks for kernels of its own.
+    For what networks are trained with alone: each length of a row asks for kernels of its own, a second or two of compiling.
     """
-    if not problem.window.slides or problem.ties in ("split", "all") or dtype not in (np.float32, np.float64):
+    if not problem.window.slides or problem.ties != "first" or dtype not in (np.float32, np.float64):
         return False
     axes = forward_program(problem, dtype).axes
     d, h, w = axes
     n = lanes(dtype)
-    if min(d.out, h.out, w.out) < 1 or d.padded or max(h.stride, w.stride) > MOST_STRIDE:
+    if min(d.out, h.out, w.out) < 1 or d.padded or any(axis.dilation > 1 for axis in axes):
         return False
     along, across = strides_of(w), strides_of(h)
     margins = padded(axes)
     share = SHARE_CLOSE if w.stride == 1 < w.kernel else SHARE
     rows = n if follow(axes) else min(h.out, across.count)
     return (
-        problem.window.n_taps <= (MOST_STRIDE**2 if are_tiles(axes) else MOST_TAPS)
+        max(h.stride, w.stride) <= MOST_STRIDE
+        and problem.window.n_taps <= (MOST_STRIDE**2 if are_tiles(axes) else MOST_TAPS)
         and max(w.out, along.pitch) <= n
         and all(min(n // each, rows) * each >= share * n for each in (w.out, along.pitch))
         and moved(problem, dtype, margins) <= LARGE * (1 if margins else min(d.size, d.out))
@@ -145,14 +146,12 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     names = constants(problem, program) | {
         "K_D": d.kernel,
         "S_D": d.stride,
-        "D_D": d.dilation,
         "LANES": lanes(dtype),
         "ROWS": cut.rows,
         "RESULTS": w.out,
         "OUTPUTS": cut.rows * w.out,
         "LINE": line,
         "APART": h.stride * line,
-        "LAST": int(problem.op == "max" and problem.ties == "last"),
         "MARGINS": int(margins),
         "GAP_H": gap_h,
         "GAP_W": gap_w,
@@ -230,6 +229,5 @@ def constants(problem: Problem, program: Program) -> dict[str, int]:
     """What both passes are bound to."""
     found = {"MAX": int(problem.op == "max"), "SIZE_W": program.axes[2].size}
     for name, axis in zip("HW", program.axes[1:], strict=True):
-        found |= {f"K_{name}": axis.kernel, f"S_{name}": axis.stride, f"D_{name}": axis.dilation}
-        found[f"BEFORE_{name}"] = axis.before
+        found |= {f"K_{name}": axis.kernel, f"S_{name}": axis.stride, f"BEFORE_{name}": axis.before}
     return found
