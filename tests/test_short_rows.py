@@ -31,6 +31,7 @@ SHORT: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "windows apart": ((2, 2, 9, 8), {"kernel_size": 2, "stride": 3}),
     "oblong": ((1, 3, 12, 8), {"kernel_size": (2, 3), "stride": 2, "padding": (0, 1)}),
     "one dimension": ((2, 3, 9), {"kernel_size": 2}),
+    "one dimension, overlapping": ((3, 7, 20), {"kernel_size": 3, "stride": 2}),
     "three": ((2, 2, 5, 6, 7), {"kernel_size": 2, "stride": (1, 2, 2), "padding": (0, 0, 1)}),
     "few channels": ((2, 9, 8, 3), {"kernel_size": 2, "data_format": "channels_last"}),
     "a single output": ((1, 1, 2, 3), {"kernel_size": (1, 2)}),

@@ -44,12 +44,14 @@ def short_fit(problem: Problem, dtype: np.dtype[Any]) -> bool:
     along, across = strides_of(w), strides_of(h)
     margins = padded(axes)
     share = SHARE_CLOSE if w.stride == 1 < w.kernel else SHARE
-    rows = n if follow(axes) else min(h.out, across.count)
+    rows = n if follow(axes) else h.out
+    back_rows = n if follow(axes) and along.gap == 0 else across.count
     return (
         max(h.stride, w.stride) <= MOST_STRIDE
         and problem.window.n_taps <= (MOST_STRIDE**2 if are_tiles(axes) else MOST_TAPS)
         and max(w.out, along.pitch) <= n
-        and all(min(n // each, rows) * each >= share * n for each in (w.out, along.pitch))
+        and min(n // w.out, rows) * w.out >= share * n
+        and min(n // along.pitch, back_rows) * along.pitch >= share * n
         and moved(problem, dtype, margins) <= LARGE * (1 if margins else min(d.size, d.out))
     )
 
@@ -175,9 +177,10 @@ def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     program = backward_program(problem, dtype)
     d, h, w = program.axes
     along, across = strides_of(w), strides_of(h)
-    mean, one = problem.op == "avg", follow(program.axes)
+    mean = problem.op == "avg"
     # What means are divided by differs where windows stick out: gradients are multiplied where they are copied.
     margins = along.gap > 0 or across.gap > 0 or (mean and padded(program.axes))
+    one = follow(program.axes) and not margins
     depth = 1 if margins else d.size
     cut = Cut.of(outer, across.count, moved(problem, dtype, margins), depth, lanes(dtype) // along.pitch, one)
     names = constants(problem, program) | {
