@@ -199,3 +199,14 @@ def gradient_for(y: Array) -> Array:
     dy[rng.random(y.shape) < 0.1] = -0.0
     dy[rng.random(y.shape) < 0.1] = 0.0
     return dy
+
+
+def data(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
+    """Ties, NaNs and infinities."""
+    rng = np.random.default_rng(0)
+    x = np.round(rng.standard_normal(shape) * 2)
+    if np.dtype(dtype).kind == "f":
+        x[rng.random(shape) < 0.02] = np.nan
+        x[rng.random(shape) < 0.2] = -np.inf
+        x[rng.random(shape) < 0.05] = -0.0
+    return x.astype(dtype)

@@ -14,7 +14,7 @@ from pooling.simd.program import forward_program
 from pooling.simd.rowplan import rows_fit
 from pooling.simd.strides import load_taps, picked, repeated, replaced, store_interleaved
 from pooling.simd.vectors import store
-from tests.cases import gradient_for, same_bits
+from tests.cases import data, gradient_for, same_bits
 
 N, STRIDE, TAPS, DILATION = 4, 1, 1, 1
 
@@ -62,17 +62,6 @@ def test_interleaving_is_the_way_back(stride: int) -> None:
     x, y = np.arange(2 + 4 * stride, dtype=np.int16), np.zeros(4 * stride, np.int16)
     kernel(interleave).over(N=4, STRIDE=stride)(x, y, 2)
     assert y.tolist() == x[2:].reshape(stride, 4).T.reshape(-1).tolist()
-
-
-def data(shape: tuple[int, ...], dtype: str) -> Any:
-    """Ties, NaNs and infinities."""
-    rng = np.random.default_rng(0)
-    x = np.round(rng.standard_normal(shape) * 2)
-    if np.dtype(dtype).kind == "f":
-        x[rng.random(shape) < 0.02] = np.nan
-        x[rng.random(shape) < 0.2] = -np.inf
-        x[rng.random(shape) < 0.05] = -0.0
-    return x.astype(dtype)
 
 
 # The other windows differ in nothing that walking back touches.

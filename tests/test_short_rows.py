@@ -16,7 +16,7 @@ from pooling.simd.rowplan import BAND
 from pooling.simd.shortplan import Cut, short_fit, strides_of
 from pooling.simd.strides import load_n, picked, repeated, replaced
 from pooling.simd.vectors import lanes, store
-from tests.cases import Array, gradient_for, same_bits
+from tests.cases import data, gradient_for, same_bits
 from tests.processes import run_python, works
 
 FLOAT = np.dtype(np.float32)
@@ -36,17 +36,6 @@ SHORT: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "few channels": ((2, 9, 8, 3), {"kernel_size": 2, "data_format": "channels_last"}),
     "a single output": ((1, 1, 2, 3), {"kernel_size": (1, 2)}),
 }
-
-
-def data(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
-    """Ties, NaNs and infinities."""
-    rng = np.random.default_rng(0)
-    x = np.round(rng.standard_normal(shape) * 2)
-    if np.dtype(dtype).kind == "f":
-        x[rng.random(shape) < 0.02] = np.nan
-        x[rng.random(shape) < 0.2] = -np.inf
-        x[rng.random(shape) < 0.05] = -0.0
-    return x.astype(dtype)
 
 
 @pytest.mark.parametrize("name", SHORT)

@@ -89,14 +89,8 @@ def gathered(builder: Any, parts: Sequence[tuple[Mapping[Any, int], Any]], wante
             result, before, have = part, held, here
             continue
         # Lanes taken in the first vector are still where they lay; later on they are in their place.
-        lanes = []
-        for i, w in enumerate(wanted):
-            if here[i]:
-                lanes.append(INT(n + held[w]))
-            elif have[i]:
-                lanes.append(INT(i if before is None else before[w]))
-            else:
-                lanes.append(INT(i))
+        placed = [before[w] if before is not None and have[i] else i for i, w in enumerate(wanted)]
+        lanes = [INT(n + held[w] if here[i] else placed[i]) for i, w in enumerate(wanted)]
         result = builder.shuffle_vector(result, part, ir.Constant(ir.VectorType(INT, n), lanes))
         have, before = [a or b for a, b in zip(have, here, strict=True)], None
     if before is not None:  # all in one vector
