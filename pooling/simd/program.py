@@ -78,6 +78,13 @@ class Program:
         return self.band_axis, self.slab, self.out_slab, math.prod(self.size), math.prod(self.out)
 
     @cached_property
+    def uniform(self) -> bool:
+        """Whether an axis has the same factor everywhere, and so all windows have."""
+        starts = [int(self.g[i * FIELDS + FACTOR]) for i in range(3)]
+        ends = [*starts[1:], len(self.factors) - ALIGNMENT]
+        return all(len(np.unique(self.factors[a:b])) <= 1 for a, b in zip(starts, ends, strict=True))
+
+    @cached_property
     def passes(self) -> tuple[int, ...]:
         """The axes along which there is something to do, in the order of doing it: the last axis first."""
         return busy_axes(self.axes)

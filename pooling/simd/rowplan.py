@@ -102,7 +102,8 @@ def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     strides = -(-w.size // w.stride)
     shifts = shifts_of(w)
     left, right = max(-min(shifts), 0), max(strides - 1 + max(shifts) - (w.out - 1), 0)
-    margins = left > 0 or right > 0 or problem.op == "avg"
+    # What means are divided by differs where windows stick out.
+    margins = left > 0 or right > 0 or not program.uniform
     left, right = in_vectors(left, w.out, right, dtype) if margins else (0, 0)
     pitch = left + w.out + right
     n, longer, _ = wide(strides, dtype)

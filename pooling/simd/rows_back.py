@@ -16,7 +16,7 @@ from pooling.simd.box import band_box
 from pooling.simd.program import FACTOR, FIELDS, OUT, SIZE, STEP, TABLE, TAP_STEP
 from pooling.simd.rows import bring, fill
 from pooling.simd.strides import load_n, repeated, replaced, store_interleaved
-from pooling.simd.vectors import load_like, select, splat
+from pooling.simd.vectors import load, load_like, select, splat, store, width
 
 # Bound when a pass is made:
 LANES = 4
@@ -24,16 +24,34 @@ K_W, S_W, D_W, BEFORE = 1, 1, 1, 0  # the window along the row
 MOST_D, MOST_H = 1, 1  # outputs over a cell along the other axes
 MAX = 1  # or 0: the mean
 OVER = 0  # whether a row's last vector may be longer than the row: what it writes too much, the next row overwrites
-MARGINS = 0  # whether rows are copied with margins
+MARGINS = 0  # whether rows are copied with margins; means are then multiplied by their factors on the way
+
+
+@inlined
+def bring_scaled(a: Any, i: int, n: int, b: Any, p: int, factor: Any, factors: Any, f: int) -> None:
+    """Copy a row of `n` elements from ``a[i]`` to ``b[p]``, multiplied by `factor` and those from ``factors[f]`` on.
+
+    In a pass of its own, after the copy, multiplying took as long as all the rest.
+    """
+    lanes = width(load(b, p))
+    if n < lanes:
+        for k in range(n):
+            b[np.uintp(p + k)] = a[np.uintp(i + k)] * (factor * factors[np.uintp(f + k)])
+        return
+    for k0 in range(0, n, lanes):
+        k = min(k0, n - lanes)
+        gradient = load(a, i + k)
+        store(b, p + k, gradient * (splat(factor, gradient) * load(factors, f + k)))
 
 
 @inlined
 def spread_run(
     dy: Any, won: Any, at: int, h_by: int, d_by: int, dx: Any, p: int, n: int, n_d: int, n_h: int, tap: int, d_tap: int,
-    h_tap: int,
+    h_tap: int, factor: Any,
 ) -> None:  # fmt: skip
     """The cells of `n` strides. ``dy[at]`` is output 0 of the first row over them; others are `h_by` and `d_by` apart."""
     zero = splat(0, load_n(dy, at, LANES))
+    scale = splat(factor, zero)
     for m0 in range(0, n, LANES):
         m = min(m0, max(n - LANES, 0))
         totals = repeated(zero, S_W)
@@ -50,8 +68,10 @@ def spread_run(
                                 winner = load_like(won, o, gradient)
                                 mine = winner == splat(tap + i * d_tap + j * h_tap + k, winner)
                                 total = select(mine, total + gradient, total)
-                            else:
+                            elif MARGINS:
                                 total = total + gradient
+                            else:
+                                total = total + gradient * scale
             totals = replaced(totals, c, total)
         store_interleaved(dx, p + m * S_W, totals)
 
@@ -59,11 +79,11 @@ def spread_run(
 @kernel
 def exact_row(
     dy: Any, won: Any, at: int, h_by: int, d_by: int, dx: Any, p: int, n: int, n_d: int, n_h: int, tap: int, d_tap: int,
-    h_tap: int, g: Any, none: Any,
+    h_tap: int, factor: Any, g: Any, none: Any,
 ) -> None:  # fmt: skip
     """A row of `n` cells, not a cell more: with shorter vectors, and what is left of a stride one by one."""
     whole = n // S_W
-    spread_run(dy, won, at, h_by, d_by, dx, p, whole, n_d, n_h, tap, d_tap, h_tap)
+    spread_run(dy, won, at, h_by, d_by, dx, p, whole, n_d, n_h, tap, d_tap, h_tap, factor)
     for w in range(whole * S_W, n):
         w_row = g[2 * FIELDS + TABLE] + 3 * w
         total = none
@@ -76,17 +96,17 @@ def exact_row(
                         if won[np.uintp(o)] == number:
                             total += dy[np.uintp(o)]
                     else:
-                        total += dy[np.uintp(o)]
+                        total += dy[np.uintp(o)] * factor
         dx[np.uintp(p + w)] = total
 
 
 @inlined
 def spread_band(
-    dy: Any, won: Any, at: int, line: int, dx: Any, p: int, box: Any, last: bool, g: Any, none: Any
+    dy: Any, won: Any, at: int, line: int, dx: Any, p: int, box: Any, last: bool, factor: Any, g: Any, none: Any
 ) -> None:
     """The cells in `box`. ``dy[at]`` is the first output of all, rows are `line` apart.
 
-    `last`: nothing may be read after this plane, so that no row may be overrun.
+    `last`: nothing may be read after this plane, so that no row may be overrun. `factor`: of all gradients of means.
     """
     n, rows = g[2 * FIELDS + OUT], g[FIELDS + SIZE]
     h_by, d_by = g[FIELDS + STEP] * line, g[STEP] * rows * line
@@ -104,9 +124,9 @@ def spread_band(
             first = d_at + g[h_row] * line
             tap = d_first + g[h_row + np.uintp(1)]
             if OVER and (last or (h == box[3] - 1 and d == box[1] - 1)):
-                exact_row(dy, won, first, h_by, d_by, dx, p, n, n_d, n_h, tap, d_tap, h_tap, g, none)
+                exact_row(dy, won, first, h_by, d_by, dx, p, n, n_d, n_h, tap, d_tap, h_tap, factor, g, none)
             else:
-                spread_run(dy, won, first, h_by, d_by, dx, p, strides, n_d, n_h, tap, d_tap, h_tap)
+                spread_run(dy, won, first, h_by, d_by, dx, p, strides, n_d, n_h, tap, d_tap, h_tap, factor)
             p += n
 
 
@@ -120,6 +140,8 @@ def spread_rows(
     left, right, planes, room = shape
     rows, line = g[FIELDS + SIZE], g[2 * FIELDS + SIZE]
     pitch = left + line + right
+    d_factor, h_factor, w_factor = g[FACTOR], g[FIELDS + FACTOR], g[2 * FIELDS + FACTOR]
+    factor = factors[d_factor] * factors[h_factor] * factors[w_factor]  # of all windows, without margins
     if MARGINS:
         fill(v, room, none)
         if MAX:
@@ -134,13 +156,12 @@ def spread_rows(
             row = low * out_slab // line
             for i in range(high * out_slab // line - row):
                 o = item * outputs + (row + i) * line
-                bring(dy, o, line, v, i * pitch + left)
                 if MAX:
+                    bring(dy, o, line, v, i * pitch + left)
                     bring(won, o, line, t, i * pitch + left)
                 else:
-                    factor = factors[g[FACTOR] + (row + i) // rows] * factors[g[FIELDS + FACTOR] + (row + i) % rows]
-                    for k in range(line):
-                        v[np.uintp(i * pitch + left + k)] *= factor * factors[np.uintp(g[2 * FIELDS + FACTOR] + k)]
-            spread_band(v, t, left - row * pitch, pitch, dx, p, box, last, g, none)
+                    across = factors[d_factor + (row + i) // rows] * factors[h_factor + (row + i) % rows]
+                    bring_scaled(dy, o, line, v, i * pitch + left, across, factors, w_factor)
+            spread_band(v, t, left - row * pitch, pitch, dx, p, box, last, factor, g, none)
         else:
-            spread_band(dy, won, item * outputs, line, dx, p, box, last, g, none)
+            spread_band(dy, won, item * outputs, line, dx, p, box, last, factor, g, none)
