@@ -1,4 +1,4 @@
-"""Rows shorter than a vector: several of them in one, whatever the windows and however many planes there are."""
+"""Several rows in a vector, or rows a few vectors long, whatever the windows and however many planes there are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import pooling
 from pooling.axis import Axis
 from pooling.jit import kernel
-from pooling.simd.packed import copy_row, load_first, load_rows, store_first, store_rows
+from pooling.simd.packed import copy_row, load_first, load_rows, store_first, store_rows, under_taps
 from pooling.simd.rowplan import BAND
 from pooling.simd.shortplan import Cut, short_fit, strides_of
 from pooling.simd.strides import load_n, picked, repeated, replaced
@@ -28,6 +28,8 @@ SHORT: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "margins, and windows cut short": ((2, 3, 8, 7), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
     "stride 1": ((2, 3, 7, 7), {"kernel_size": 3, "stride": 1, "padding": 1}),
     "padding, but no margins backward": ((2, 3, 9, 12), {"kernel_size": (2, 1), "stride": (1, 3), "padding": (1, 0)}),
+    "rows longer than a vector": ((2, 3, 6, 28), {"kernel_size": 3, "stride": 1, "padding": 1}),
+    "and shorter than two": ((2, 3, 9, 35), {"kernel_size": 3, "stride": 2}),
     "windows apart": ((2, 2, 9, 8), {"kernel_size": 2, "stride": 3}),
     "oblong": ((1, 3, 12, 8), {"kernel_size": (2, 3), "stride": 2, "padding": (0, 1)}),
     "one dimension": ((2, 3, 9), {"kernel_size": 2}),
@@ -122,7 +124,7 @@ N, ROWS, RESULTS, APART, STRIDE, TAPS, COUNT = 8, 1, 1, 1, 1, 1, 1
 
 
 def gather(x: Any, y: Any, i: int) -> None:
-    cells = load_rows(x, i, N, ROWS, RESULTS, APART, STRIDE, TAPS)
+    cells = under_taps(load_rows(x, i, N, ROWS, RESULTS, APART, STRIDE, TAPS), ROWS, RESULTS, APART, STRIDE, TAPS)
     for k in range(TAPS):
         store(y, k * N, picked(cells, k))
 

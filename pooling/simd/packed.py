@@ -70,43 +70,71 @@ def copy_row(typing: Any, source: Any, s: Any, target: Any, t: Any, count: Any) 
     return types.void(source, types.intp, target, types.intp, count), codegen
 
 
+def read_at(n: int, n_rows: int, n_results: int, line: int, step: int, width: int) -> tuple[int, list[int]]:
+    """How many elements to read at a time, and from where on, for all cells of the windows of some rows."""
+    cells = (n_results - 1) * step + width
+    end = (n_rows - 1) * line + cells
+    some = min(n, 1 << (end.bit_length() - 1))
+    starts: list[int] = []
+    for row in range(0, n_rows * line, line):
+        if not any(start <= row and row + cells <= start + some for start in starts):
+            starts += [min(first, end - some) for first in range(row, row + cells, some)]
+    return some, starts
+
+
 @intrinsic(prefer_literal=True)
 def load_rows(
     typing: Any, array: Any, index: Any, count: Any, rows: Any, results: Any, apart: Any, stride: Any, taps: Any
 ) -> Any:
-    """What the windows of short rows have under each tap along them: `taps` vectors of `count` elements, in a tuple.
+    """The cells of `rows` of `results` windows of `taps` cells each, as they lie, in a tuple of vectors of `count` elements.
 
-    There are `rows` of `results` windows; lane ``r * results + o`` of vector k is ``array[index + r * apart + o * stride + k]``.
-    All but the index are constants. Nothing after the last element is read.
+    Window o of row r begins at ``array[index + r * apart + o * stride]``. All but the index are constants. Nothing after the
+    last cell is read.
     """
     values = constants(count, rows, results, apart, stride, taps)
     if values is None:
         return None
-    n, n_rows, n_results, line, step, width = values
+    n = values[0]
     vector = VectorType(storage(array), n)
-    result = types.UniTuple(vector, width)
-    cells = (n_results - 1) * step + width
-    end = (n_rows - 1) * line + cells
+    some, starts = read_at(*values)
+    result = types.UniTuple(vector, len(starts))
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        element = llvm_type(context, vector).element
-        some = min(n, 1 << (end.bit_length() - 1))
-        parts: list[tuple[dict[int, int], Any]] = []
-        for row in range(0, n_rows * line, line):
-            if any(all(row + c in held for c in range(cells)) for held, _ in parts):
-                continue
-            for first in range(row, row + cells, some):
-                start = min(first, end - some)
-                at = builder.add(args[1], ir.Constant(args[1].type, start))
-                part = read(context, builder, array, args[0], at, ir.VectorType(element, some))
-                parts.append(({start + i: i for i in range(some)}, resized(builder, part, 0, n)))
+        kind = ir.VectorType(llvm_type(context, vector).element, some)
+        places = [builder.add(args[1], ir.Constant(args[1].type, start)) for start in starts]
+        found = [resized(builder, read(context, builder, array, args[0], at, kind), 0, n) for at in places]
+        return context.make_tuple(builder, result, found)
+
+    return result(array, types.intp, count, rows, results, apart, stride, taps), codegen
+
+
+@intrinsic(prefer_literal=True)
+def under_taps(typing: Any, loaded: Any, rows: Any, results: Any, apart: Any, stride: Any, taps: Any) -> Any:
+    """What the windows have under each of their `taps`, in a tuple of vectors, from what :func:`load_rows` gave of the same rows.
+
+    Lane ``r * results + o`` of vector k is cell k of window o of row r.
+    """
+    values = constants(rows, results, apart, stride, taps)
+    if values is None:
+        return None
+    n_rows, n_results, line, step, width = values
+    vector = loaded.dtype
+    result = types.UniTuple(vector, width)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        n = vector.count
+        some, starts = read_at(n, *values)
+        parts: list[tuple[dict[int, int], Any]] = [
+            ({start + lane: lane for lane in range(some)}, builder.extract_value(args[0], i))
+            for i, start in enumerate(starts)
+        ]
         wanted = [[r * line + o * step + k for r in range(n_rows) for o in range(n_results)] for k in range(width)]
         if width > 1:
             parts = merged(builder, parts, n, sorted({cell for some in wanted for cell in some}))
         rest = [None] * (n - n_rows * n_results)
         return context.make_tuple(builder, result, [gathered(builder, parts, [*some, *rest]) for some in wanted])
 
-    return result(array, types.intp, count, rows, results, apart, stride, taps), codegen
+    return result(loaded, rows, results, apart, stride, taps), codegen
 
 
 @intrinsic(prefer_literal=True)

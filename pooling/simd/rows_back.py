@@ -95,6 +95,8 @@ def exact_row(
                         number = tap + i * d_tap + j * h_tap + g[w_row + 1] + k * g[2 * FIELDS + TAP_STEP]
                         if won[np.uintp(o)] == number:
                             total += dy[np.uintp(o)]
+                    elif MARGINS:
+                        total += dy[np.uintp(o)]
                     else:
                         total += dy[np.uintp(o)] * factor
         dx[np.uintp(p + w)] = total

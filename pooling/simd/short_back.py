@@ -21,7 +21,8 @@ from pooling.simd.vectors import select, splat
 
 # Bound when a pass is made:
 LANES = 4
-ROWS, STRIDES, PITCH = 1, 1, 1  # rows of strides in a vector, strides in a row, and lanes from a row to the next
+STRIDES, PITCH = 1, 1  # strides of a row, and places from a row to the next
+ROWS, ACROSS = 1, 1  # rows of strides in a vector, and strides of each
 READ = 1  # lanes that are read
 K_H, K_W, S_H, S_W = 1, 1, 1, 1  # the window
 BEFORE_H, BEFORE_W = 0, 0  # padding
@@ -30,6 +31,7 @@ MAX = 1  # or 0: the mean
 MARGINS = 0  # whether gradients and taps are copied with margins
 TOP, LEFT, GAP_H = 0, 0, 0  # the margins before them all, and rows between copied planes
 SIZE_W, APART = 1, 1  # cells of a row, and from a row to that of the next stride
+CELLS, LAST = 1, 1  # of these, cells of as many strides as a vector has, and of the last ones of a row
 RESULTS = 1  # outputs of a row
 FEWER = 0  # ROWS - 1, as a constant of its own
 
@@ -44,33 +46,37 @@ def spread(
     for r0 in range(0, rows, ROWS):
         r = min(r0, rows - ROWS)  # the last rows may be written twice
         for a in range(S_H):
-            totals = repeated(zero, S_W)
-            for c in range(S_W):
-                total = zero
-                for i in range(MOST_D):
-                    for up in range(K_H):
-                        for back in range(K_W):
-                            j, k = K_H - 1 - up, K_W - 1 - back  # outputs in order
-                            if i < n_d and (a + BEFORE_H - j) % S_H == 0 and (c + BEFORE_W - k) % S_W == 0:
-                                o = at + i * d_by + r * PITCH
-                                o += (a + BEFORE_H - j) // S_H * PITCH + (c + BEFORE_W - k) // S_W
-                                gradient = load_first(dy, o, zero, READ)
-                                if MAX:
-                                    winner = load_first(won, o, zero, READ)
-                                    mine = winner == splat(tap + i * d_tap + j * K_W + k, winner)
-                                    total = select(mine, total + gradient, total)
-                                elif MARGINS:
-                                    total = total + gradient
-                                else:
-                                    total = total + gradient * factor
-                totals = replaced(totals, c, total)
-            q = p + r * APART + a * SIZE_W
-            if (r + ROWS - 1) * S_H + a < cells:
-                store_rows(dx, q, totals, ROWS, PITCH, STRIDES, APART, SIZE_W)
-            else:
-                store_rows(dx, q, totals, FEWER, PITCH, STRIDES, APART, SIZE_W)
+            for m0 in range(0, STRIDES, ACROSS):
+                m = min(m0, STRIDES - ACROSS)  # and the last strides of a row
+                totals = repeated(zero, S_W)
+                for c in range(S_W):
+                    total = zero
+                    for i in range(MOST_D):
+                        for up in range(K_H):
+                            for back in range(K_W):
+                                j, k = K_H - 1 - up, K_W - 1 - back  # outputs in order
+                                if i < n_d and (a + BEFORE_H - j) % S_H == 0 and (c + BEFORE_W - k) % S_W == 0:
+                                    o = at + i * d_by + r * PITCH + m
+                                    o += (a + BEFORE_H - j) // S_H * PITCH + (c + BEFORE_W - k) // S_W
+                                    gradient = load_first(dy, o, zero, READ)
+                                    if MAX:
+                                        winner = load_first(won, o, zero, READ)
+                                        mine = winner == splat(tap + i * d_tap + j * K_W + k, winner)
+                                        total = select(mine, total + gradient, total)
+                                    elif MARGINS:
+                                        total = total + gradient
+                                    else:
+                                        total = total + gradient * factor
+                    totals = replaced(totals, c, total)
+                q = p + r * APART + a * SIZE_W + m * S_W
+                if (r + ROWS - 1) * S_H + a >= cells:
+                    store_rows(dx, q, totals, FEWER, PITCH, ACROSS, APART, LAST)
+                elif m0 + ACROSS < STRIDES:
+                    store_rows(dx, q, totals, ROWS, PITCH, ACROSS, APART, CELLS)
+                else:
+                    store_rows(dx, q, totals, ROWS, PITCH, ACROSS, APART, LAST)
     for h in range(rows * S_H, cells):
-        store_rows(dx, p + h * SIZE_W, repeated(zero, S_W), 1, PITCH, STRIDES, APART, SIZE_W)
+        store_rows(dx, p + h * SIZE_W, repeated(zero, S_W), 1, PITCH, 0, APART, SIZE_W)
 
 
 @kernel

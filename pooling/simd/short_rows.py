@@ -13,14 +13,15 @@ from __future__ import annotations
 from typing import Any
 
 from pooling.jit import inlined, kernel
-from pooling.simd.packed import copy_row, load_rows, store_first
+from pooling.simd.packed import copy_row, load_rows, store_first, under_taps
 from pooling.simd.rows import fill
-from pooling.simd.strides import load_n, picked
+from pooling.simd.strides import added, load_n, picked
 from pooling.simd.vectors import any_lane, beats, load_like, select, splat
 
 # Bound when a pass is made:
 LANES = 4
-ROWS, RESULTS, OUTPUTS = 1, 1, 1  # rows in a vector, outputs in each, and in all
+RESULTS = 1  # outputs of a row
+ROWS, ACROSS, OUTPUTS = 1, 1, 1  # rows in a vector, outputs of each, and of all
 LINE, APART = 1, 1  # cells from a row to the next, and to that of the next row of outputs
 K_D, K_H, K_W = 1, 1, 1  # the window
 S_D, S_H, S_W = 1, 1, 1
@@ -55,41 +56,54 @@ def pool_rows(
     suspect = suspect != suspect
     for h0 in range(0, rows, ROWS):
         h = min(h0, rows - ROWS)  # the last rows may be pooled twice
-        o = h * RESULTS
-        best = load_n(divisors, 0, LANES)
-        total = best
-        if won is not None:
-            winner = splat(0, load_like(starts, 0, best))
-            if MARGINS:
-                winner = load_like(starts, o, best)
-        for i in range(K_D):
-            for j in range(K_H):
-                row = at + i * plane + h * APART + j * LINE
-                cells = load_rows(x, row, LANES, ROWS, RESULTS, APART, S_W, K_W)
-                for k in range(K_W):
-                    value = picked(cells, k)
-                    if i + j + k == 0:
-                        best = value
-                        total = value
-                    elif MAX:
-                        greater = beats(value, best, 0) if CAREFUL else value > best
-                        total = total + value
-                        best = select(greater, value, best)
-                        if won is not None:
-                            number = splat((i * K_H + j) * K_W + k, winner)
-                            winner = select(greater, number, winner)
-                    else:
-                        best = best + value
-        if not MAX:
-            divisor = splat(divisors[0], best)
-            if MARGINS:
-                divisor = load_like(divisors, o, best)
-            best = best / divisor
-        if MAX and not CAREFUL:
-            suspect = suspect | (total != total)
-        store_first(y, q + o, best, OUTPUTS)
-        if won is not None:
-            store_first(won, q + o, winner, OUTPUTS)
+        for w0 in range(0, RESULTS, ACROSS):
+            w = min(w0, RESULTS - ACROSS)  # and the last outputs of a row
+            o = h * RESULTS + w
+            best = load_n(divisors, 0, LANES)
+            total = best
+            if won is not None:
+                winner = splat(0, load_like(starts, 0, best))
+                if MARGINS:
+                    winner = load_like(starts, o, best)
+            first = at + h * APART + w * S_W
+            if not MAX:
+                # Along the other axes first, before anything is shuffled. Of maxima the first zero of -0 and 0 would not win.
+                loaded = load_rows(x, first, LANES, ROWS, ACROSS, APART, S_W, K_W)
+                for i in range(K_D):
+                    for j in range(K_H):
+                        if i + j > 0:
+                            at_row = first + i * plane + j * LINE
+                            loaded = added(loaded, load_rows(x, at_row, LANES, ROWS, ACROSS, APART, S_W, K_W))
+                cells = under_taps(loaded, ROWS, ACROSS, APART, S_W, K_W)
+                best = picked(cells, 0)
+                for k in range(1, K_W):
+                    best = best + picked(cells, k)
+                divisor = splat(divisors[0], best)
+                if MARGINS:
+                    divisor = load_like(divisors, o, best)
+                best = best / divisor
+            else:
+                for i in range(K_D):
+                    for j in range(K_H):
+                        row = load_rows(x, first + i * plane + j * LINE, LANES, ROWS, ACROSS, APART, S_W, K_W)
+                        cells = under_taps(row, ROWS, ACROSS, APART, S_W, K_W)
+                        for k in range(K_W):
+                            value = picked(cells, k)
+                            if i + j + k == 0:
+                                best = value
+                                total = value
+                            else:
+                                greater = beats(value, best, 0) if CAREFUL else value > best
+                                total = total + value
+                                best = select(greater, value, best)
+                                if won is not None:
+                                    number = splat((i * K_H + j) * K_W + k, winner)
+                                    winner = select(greater, number, winner)
+            if MAX and not CAREFUL:
+                suspect = suspect | (total != total)
+            store_first(y, q + o, best, OUTPUTS)
+            if won is not None:
+                store_first(won, q + o, winner, OUTPUTS)
     if MAX and not CAREFUL and any_lane(suspect):
         careful(x, at, plane, y, q, won, rows, starts, divisors)
 

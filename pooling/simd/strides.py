@@ -128,6 +128,17 @@ def repeated(typing: Any, vector: Any, count: Any) -> Any:
 
 
 @intrinsic
+def added(typing: Any, some: Any, more: Any) -> Any:
+    """Two tuples of vectors of floats, added up one by one."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pairs = [[builder.extract_value(arg, i) for arg in args] for i in range(some.count)]
+        return context.make_tuple(builder, some, [builder.fadd(a, b) for a, b in pairs])
+
+    return some(some, more), codegen
+
+
+@intrinsic
 def picked(typing: Any, vectors: Any, index: Any) -> Any:
     """A vector of a tuple, by an index that need not be a constant before loops are unrolled."""
 
