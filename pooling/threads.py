@@ -198,9 +198,7 @@ def share(take: Callable[[Array, int, int, Array], None], n: int, nbytes: int, a
         What helpers do that wait for letters in a box: until none comes, or until they had better run elsewhere than on the
         CPU whose number they return.
     """
-    # A helper that shares again would wait for threads that wait for it.
-    alone = n <= 1 or nbytes <= ALONE or getattr(_worker, "busy", False)
-    threads = 1 if alone else min(n, get_num_threads())
+    threads = 1 if is_small(n, nbytes) else min(n, get_num_threads())
     if threads == 1:
         take(UNSHARED, n, 0, UNSHARED)
         return
@@ -219,6 +217,14 @@ def share(take: Callable[[Array, int, int, Array], None], n: int, nbytes: int, a
     finally:
         crew.box[CALLED] = 0
         crew.writing.release()
+
+
+def is_small(n: int, nbytes: int) -> bool:
+    """Whether compiled work of `n` units, or any that a helper would share again, stays on the thread that has it.
+
+    Who shares again would wait for threads that wait for it.
+    """
+    return n <= 1 or nbytes <= ALONE or getattr(_worker, "busy", False)
 
 
 def _attended(crew: _Crew, attend: Attend, helpers: int, nbytes: int) -> bool:
@@ -269,14 +275,15 @@ def scratch(n: int, dtype: np.dtype[Any], slot: int) -> Array:
     call would cost more than the work, in page faults.
     """
     try:
-        buffers: dict[tuple[int, np.dtype[Any]], Array] = _worker.buffers
+        buffers: dict[tuple[int, int], Array] = _worker.buffers
     except AttributeError:
         buffers = _worker.buffers = {}
-    buffer = buffers.get((slot, dtype))
-    if buffer is None or buffer.size < n:
+    key = slot, dtype.num  # dtypes themselves take four times as long to find
+    buffer = buffers.get(key)
+    if buffer is None or len(buffer) < n:
         raw = np.empty(n * dtype.itemsize + 64, np.uint8)
         skip = -raw.ctypes.data % 64
-        buffer = buffers[slot, dtype] = raw[skip : skip + n * dtype.itemsize].view(dtype)
+        buffer = buffers[key] = raw[skip : skip + n * dtype.itemsize].view(dtype)
     return buffer
 
 

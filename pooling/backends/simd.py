@@ -38,7 +38,7 @@ from pooling.simd.channels import channels_to_planes, few_channels, lanes_of, pl
 from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.schedule import Plan, bands, chain_pixels, first_reached, scan_vectors, tap_offsets
 from pooling.taps import lowest, tap_dtype, wide
-from pooling.threads import scratch, share
+from pooling.threads import UNSHARED, is_small, scratch, share
 
 SHARED: tuple[Ties, ...] = ("split", "all")
 """Tie policies under which several cells may win."""
@@ -88,7 +88,11 @@ class Job:
             sizes = self.elements, self.tap_elements
             self.kernel(box, tickets, self.units, grain, most, *sizes, v, t, a, b, won, *rest)
 
-        share(take, self.units, max(a.nbytes, b.nbytes), helper())
+        nbytes = max(a.nbytes, b.nbytes)
+        if is_small(self.units, nbytes):
+            take(UNSHARED, self.units, 0, UNSHARED)
+        else:
+            share(take, self.units, nbytes, helper())
 
 
 @cache
