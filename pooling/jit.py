@@ -96,7 +96,8 @@ class Kernel(Generic[P, R]):
     def mentions(self, name: str) -> bool:
         """Whether the function, or a kernel that it calls, uses this global name."""
         names = self.function.__code__.co_names
-        called = (self.function.__globals__.get(n) for n in names)
+        meanings = self.function.__globals__ | self.bound
+        called = (meanings.get(n) for n in names)
         return name in names or any(isinstance(k, Kernel) and k.mentions(name) for k in called)
 
 

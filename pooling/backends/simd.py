@@ -24,7 +24,7 @@ writes dx. Nothing else leaves the cache.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any
@@ -33,74 +33,18 @@ import numpy as np
 
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem, Ties
 from pooling.jit import Kernel
-from pooling.memory import ALIGNMENT, empty
+from pooling.memory import empty
 from pooling.simd.channels import channels_to_planes, few_channels, lanes_of, planes_to_channels, with_channels
-from pooling.simd.program import Program, backward_program, forward_program
-from pooling.simd.schedule import Plan, bands, chain_pixels, first_reached, scan_vectors, tap_offsets
-from pooling.taps import lowest, tap_dtype, wide
-from pooling.threads import UNSHARED, is_small, scratch, share
+from pooling.simd.job import Job, cut, in_lines, planned
+from pooling.simd.program import backward_program, forward_program
+from pooling.simd.schedule import first_reached, tap_offsets
+from pooling.taps import lowest, tap_dtype
 
 SHARED: tuple[Ties, ...] = ("split", "all")
 """Tie policies under which several cells may win."""
 
 CHUNKS = 4
 """Units of work wanted at least; where items are fewer, their channels are cut."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Job:
-    """A pass with all that it needs beside its arrays.
-
-    Parameters
-    ----------
-    kernel
-        One of `simd/passes.py`, by way of :func:`shared`.
-    given
-        Its arguments between the arrays and the buffers.
-    units
-        How many units of work there are.
-    elements, tap_elements
-        Sizes of the buffers for values and for taps.
-    """
-
-    kernel: Any
-    given: tuple[Any, ...]
-    units: int
-    elements: int
-    tap_elements: int
-
-    def run(self, source: Array, target: Array, taps: Array | None, *more: Array) -> None:
-        """Do it. `more` are arrays that the kernel takes after the taps."""
-        dtype = target.dtype
-        if dtype.char == "e":
-            from pooling.simd.vectors import HALF
-
-            dtype = wide(dtype)
-            source, target, more = source.view(HALF), target.view(HALF), tuple(array.view(HALF) for array in more)
-        # Small work is done before Python has reshaped three arrays: ravel does it in half the time.
-        a, b = source.ravel(), target.ravel()
-        won = None if taps is None else taps.ravel()
-        rest = (*[array.ravel() for array in more], *self.given) if more else self.given
-
-        def take(tickets: Array, grain: int, most: int, box: Array) -> None:
-            v = scratch(self.elements * (most or 1), dtype, 0)
-            t = None if won is None else scratch(self.tap_elements * (most or 1), won.dtype, 1)
-            sizes = self.elements, self.tap_elements
-            self.kernel(box, tickets, self.units, grain, most, *sizes, v, t, a, b, won, *rest)
-
-        nbytes = max(a.nbytes, b.nbytes)
-        if is_small(self.units, nbytes):
-            take(UNSHARED, self.units, 0, UNSHARED)
-        else:
-            share(take, self.units, nbytes, helper())
-
-
-@cache
-def helper() -> Any:
-    """What helpers do while they wait for work."""
-    from pooling.simd.tickets import attend
-
-    return attend.compiled()
 
 
 @lru_cache(maxsize=512)
@@ -123,11 +67,6 @@ def plane_job(problem: Problem, outer: int, dtype: np.dtype[Any], back: bool) ->
     plans = in_place(problem, 1, dtype)
     assert plans is not None
     return planned((plans.backward_plan if back else plans.forward_plan)(problem, outer, dtype))
-
-
-def planned(plan: Plan) -> Job:
-    """The job of a kernel that comes with all it needs."""
-    return Job(shared(plan.kernel), plan.given, plan.units, in_lines(plan.elements), in_lines(plan.tap_elements))
 
 
 @lru_cache(maxsize=512)
@@ -164,6 +103,27 @@ def backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any])
     if in_place(problem, inner, dtype):
         return plane_job(problem, outer, dtype, True)
     return (max_backward_job if problem.op == "max" else mean_backward_job)(problem, outer, inner, dtype)
+
+
+@lru_cache(maxsize=512)
+def past_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], back: bool, some: int) -> Job:
+    """Either pass, its result written past the caches if that can be done: not by kernels that have it in a buffer first."""
+    from pooling.simd import rowplan
+
+    job = (backward_job if back else forward_job)(problem, outer, inner, dtype)
+    direct = inner > 1 or in_place(problem, inner, dtype) is rowplan
+    return replace(job, kernel=job.kernel.over(PAST=some)) if direct and job.kernel.mentions("PAST") else job
+
+
+def job_for(problem: Problem, result: Array, back: bool) -> Job:
+    """The pass that makes `result`."""
+    from pooling.simd.past import past
+
+    given = problem, len(result), result.shape[-1], result.dtype
+    some = past(problem, result)
+    if some:
+        return past_job(*given, back, some)
+    return (backward_job if back else forward_job)(*given)
 
 
 def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
@@ -217,68 +177,12 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
     where = (given.band_axis, given.slab, given.out_slab, *given.where[3:], chunk)
     units = outer * -(-inner // chunk)
     return Job(
-        shared(scatter_channels),
+        scatter_channels,
         (inner, given.g, offsets, first_reached(given), where),
         units,
         in_lines(lanes),
         in_lines(1),
     )
-
-
-def cut(
-    kernel: Any,
-    program: Program,
-    outer: int,
-    inner: int,
-    dtype: np.dtype[Any],
-    between: bool,
-    whole_strides: bool = False,
-) -> Job:
-    """The job of a kernel that goes band by band, over blocks of planes or over items.
-
-    Parameters
-    ----------
-    between
-        Whether there are passes along axes, with buffers between them.
-    whole_strides
-        Whether bands may be cut only where a stride ends.
-    """
-    lanes = lanes_of(dtype)
-    pixel = lanes if inner == 1 else inner
-
-    def elements(cells: int, results: int) -> int:
-        turned = (max(cells, 1) * program.slab + results * program.out_slab) * lanes if inner == 1 else 0
-        return turned + (
-            chain_pixels(program, cells, results) * pixel + scan_vectors(program) * lanes if between else 0
-        )
-
-    def moved(cells: int, results: int) -> int:
-        return 0 if inner == 1 else max(cells * program.slab, results * program.out_slab) * inner
-
-    rows = bands(program, lambda c, r: max(elements(c, r), moved(c, r)) * wide(dtype).itemsize, whole_strides)
-    # What cells reach may be wider than the band itself; a scatter needs room for all of it.
-    most = max(
-        elements(high - low, stop - first) + max(reach_high - reach_low - stop + first, 0) * program.out_slab * lanes
-        for first, stop, low, high, reach_low, reach_high in rows.tolist()
-    )
-    most_taps = (
-        max(elements(high - low, stop - first) for first, stop, low, high, _, _ in rows.tolist()) if between else 1
-    )
-    units = (-(-outer // lanes) if inner == 1 else outer) * len(rows)
-    given = (outer if inner == 1 else inner, program.g, program.factors, rows, program.where)
-    return Job(shared(kernel), given, units, in_lines(max(most, lanes)), in_lines(max(most_taps, lanes)))
-
-
-def in_lines(n: int) -> int:
-    """At least `n` elements that fill cache lines: each thread's share of a buffer begins with one."""
-    return -(-n // ALIGNMENT) * ALIGNMENT
-
-
-def shared(kernel: Kernel[..., None]) -> Any:
-    """A pass as something that several threads draw their units from, in the form that is called fastest."""
-    from pooling.simd.tickets import draw
-
-    return draw.over(body=kernel.apart()).compiled()
 
 
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
@@ -311,7 +215,7 @@ def forward(x: Array, problem: Problem, y: Array, taps: Array | None) -> None:
         forward(channels_to_planes(x), problem, result, taps)
         planes_to_channels(result, y)
         return
-    forward_job(problem, len(x), x.shape[-1], x.dtype).run(x, y, taps)
+    job_for(problem, y, False).run(x, y, taps)
     if problem.op == "max":
         fill_empty(problem, y, taps)
 
@@ -323,7 +227,7 @@ def backward(dy: Array, taps: Array | None, problem: Problem, dx: Array, *tied: 
         backward(channels_to_planes(dy), taps, problem, result, *map(channels_to_planes, tied))
         planes_to_channels(result, dx)
         return
-    backward_job(problem, len(dx), dx.shape[-1], dx.dtype).run(dy, dx, taps, *tied)
+    job_for(problem, dx, True).run(dy, dx, taps, *tied)
 
 
 @lru_cache(maxsize=256)

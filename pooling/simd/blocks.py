@@ -12,7 +12,7 @@ from typing import Any
 from pooling.jit import inlined
 from pooling.simd.program import Program
 from pooling.simd.strides import picked, repeated, replaced
-from pooling.simd.vectors import any_lane, load, load_like, select, splat, store, width
+from pooling.simd.vectors import any_lane, load, load_like, select, splat, store, store_past, width
 
 ROWS_AT_ONCE = 4
 """Rows of results of which what they share stays in registers."""
@@ -23,6 +23,7 @@ K_H, K_W = 1, 1
 S_H, D_H = 1, 1
 VECTOR = 0
 LAST = 0
+PAST = 0  # whether y is written past the caches (`past.py`)
 FLOATS = 1
 careful_window: Any
 
@@ -81,7 +82,7 @@ def pool_block(
                                 winner = tap
                             else:
                                 winner = select(greater, tap, winner)
-                    store(y, q + o * next_row + c, best)
+                    store_past(y, q + o * next_row + c, best, PAST)
                     if won is not None:
                         store(won, p + o * next_row + c, winner)
     if FLOATS and any_lane(suspect):

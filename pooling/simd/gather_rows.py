@@ -14,13 +14,14 @@ import numpy as np
 from pooling.jit import inlined, kernel
 from pooling.simd.program import FIELDS, OUT, SIZE, STEP, TABLE, TAP_STEP
 from pooling.simd.strides import picked, repeated, replaced
-from pooling.simd.vectors import load, load_like, select, splat, store, width
+from pooling.simd.vectors import load, load_like, select, splat, store_past, width
 
 # Bound when a pass is made:
 K_W, S_W, D_W, BEFORE = 1, 1, 1, 0  # the window along the row
 SHIFT_LOW, SHIFT_HIGH = 0, 0  # the outputs over the cells of stride m: from m + SHIFT_LOW to m + SHIFT_HIGH
 MOST_D, MOST_H = 1, 1  # outputs over a cell along the other axes
 VECTOR = 0  # whether a pixel is one vector
+PAST = 0  # whether dx is written past the caches (`past.py`)
 EDGE = 0  # whether to look, for each stride, which outputs and cells are there; a vector per pixel leaves time for that
 
 
@@ -53,7 +54,7 @@ def ask_strides(
                 totals = replaced(totals, place, total)
             for place in range(S_W):
                 if not EDGE or m * S_W + place < cells:
-                    store(dx, p + (m * S_W + place) * pixel + c, picked(totals, place))
+                    store_past(dx, p + (m * S_W + place) * pixel + c, picked(totals, place), PAST)
 
 
 ask_edge: Any = ask_strides

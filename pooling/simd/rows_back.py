@@ -24,6 +24,7 @@ K_W, S_W, D_W, BEFORE = 1, 1, 1, 0  # the window along the row
 MOST_D, MOST_H = 1, 1  # outputs over a cell along the other axes
 MAX = 1  # or 0: the mean
 OVER = 0  # whether a row's last vector may be longer than the row: what it writes too much, the next row overwrites
+PAST = 0  # how many bytes of dx are written past the caches at a time (`past.py`)
 MARGINS = 0  # whether rows are copied with margins; means are then multiplied by their factors on the way
 
 
@@ -73,7 +74,7 @@ def spread_run(
                             else:
                                 total = total + gradient * scale
             totals = replaced(totals, c, total)
-        store_interleaved(dx, p + m * S_W, totals)
+        store_interleaved(dx, p + m * S_W, totals, PAST)
 
 
 @kernel

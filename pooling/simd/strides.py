@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pooling.compiler import intrinsic, ir, types
-from pooling.simd.vectors import VectorType, address, itemsize, llvm_type, storage
+from pooling.simd.vectors import VectorType, address, itemsize, llvm_type, pass_caches, storage
 
 INT = ir.IntType(32)
 
@@ -152,9 +152,15 @@ def picked(typing: Any, vectors: Any, index: Any) -> Any:
     return vectors.dtype(vectors, types.intp), codegen
 
 
-@intrinsic
-def store_interleaved(typing: Any, array: Any, index: Any, vectors: Any) -> Any:
-    """Write to ``array[index:]`` the first elements of each of `vectors`, then the second ones, and so on."""
+@intrinsic(prefer_literal=True)
+def store_interleaved(typing: Any, array: Any, index: Any, vectors: Any, past: Any) -> Any:
+    """Write to ``array[index:]`` the first elements of each of `vectors`, then the second ones, and so on.
+
+    `past`, a constant: how many bytes at a time past the caches, as :func:`store_stream` does; 0: in the ordinary way.
+    """
+    values = constants(past)
+    if values is None:
+        return None
     vector, step = vectors.dtype, vectors.count
     n = vector.count
 
@@ -165,7 +171,16 @@ def store_interleaved(typing: Any, array: Any, index: Any, vectors: Any) -> Any:
             wanted = [divmod(m * n + i, step)[::-1] for i in range(n)]
             out = gathered(builder, parts, wanted)
             at = builder.add(args[1], ir.Constant(args[1].type, m * n))
-            builder.store(out, address(context, builder, array, args[0], at, kind), align=size)
+            if not values[0]:
+                builder.store(out, address(context, builder, array, args[0], at, kind), align=size)
+                continue
+            some = min(values[0] // size, n)
+            for start in range(0, n, some):
+                lanes = ir.Constant(ir.VectorType(INT, some), [INT(start + i) for i in range(some)])
+                part = builder.shuffle_vector(out, out, lanes)
+                place = builder.add(at, ir.Constant(at.type, start))
+                to = address(context, builder, array, args[0], place, part.type)
+                pass_caches(builder, builder.store(part, to, align=size * some))
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, vectors), codegen
+    return types.void(array, types.intp, vectors, past), codegen

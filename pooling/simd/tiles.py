@@ -9,7 +9,7 @@ from typing import Any
 
 from pooling.jit import Kernel, kernel
 from pooling.simd.program import FACTOR, FIELDS, KERNEL, SIZE, STRIDE
-from pooling.simd.vectors import load, load_like, select, splat, store, width
+from pooling.simd.vectors import load, load_like, select, splat, store_past, width
 
 UNROLLED = 16
 """Taps up to which windows are unrolled; more brought nothing but time to compile."""
@@ -19,6 +19,7 @@ K_D, K_H, K_W = 0, 0, 0
 S_D, S_H, S_W = 0, 0, 0
 MAX = 1  # or 0: the mean
 VECTOR = 0  # whether a pixel is one vector
+PAST = 0  # whether dx is written past the caches (`past.py`)
 
 
 @kernel
@@ -57,11 +58,11 @@ def spread_tiles(
                         for k in range(k_w):
                             if MAX:
                                 mine = winner == splat((i * k_h + j) * k_w + k, winner)
-                                store(dx, p + k * pixel + c, select(mine, gradient, zero))
+                                store_past(dx, p + k * pixel + c, select(mine, gradient, zero), PAST)
                             else:
-                                store(dx, p + k * pixel + c, gradient)
+                                store_past(dx, p + k * pixel + c, gradient, PAST)
                         for k in range(k_w, stride):
-                            store(dx, p + k * pixel + c, zero)
+                            store_past(dx, p + k * pixel + c, zero, PAST)
                     p += stride * pixel
                     q += pixel
                     w += stride
@@ -69,7 +70,7 @@ def spread_tiles(
             rest = (box[5] - w) * pixel
             for c0 in range(0, rest, lanes):
                 zero = splat(0, load(dy, 0))
-                store(dx, p + min(c0, rest - lanes), zero)
+                store_past(dx, p + min(c0, rest - lanes), zero, PAST)
             p += rest
 
 

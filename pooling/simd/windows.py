@@ -13,7 +13,7 @@ from typing import Any
 from pooling.jit import Kernel, kernel
 from pooling.simd.blocks import in_blocks, pool_block
 from pooling.simd.program import FACTOR, FIELDS, FULL, FULL_STOP, KERNEL, SCAN, STEP, TABLE, TAP_STEP, Program
-from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, width
+from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, store_past, width
 
 UNROLLED = 16
 """Taps up to which windows are unrolled; more brought nothing but time to compile."""
@@ -25,6 +25,7 @@ FAR = 512
 K_D, K_H, K_W = 0, 0, 0
 MAX = 1  # or 0: the mean
 VECTOR = 0  # whether a pixel is one vector
+PAST = 0  # whether y is written past the caches (`past.py`)
 LAST = 0  # whether windows are walked back, so that the last of tied cells wins
 FAST = 1  # whether full windows are read without minding NaNs, which are only noticed
 FLOATS = 1  # whether there are NaNs to notice; `careful` then does it again
@@ -191,7 +192,7 @@ def pool_windows(
                             best = best / splat(divisor, best)
                         elif FLOATS:
                             suspect = suspect | (total != total)
-                        store(y, y0 + q + c, best)
+                        store_past(y, y0 + q + c, best, PAST)
                         if won is not None:
                             store(won, t0 + q + c, winner)
                 else:

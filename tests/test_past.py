@@ -1,0 +1,96 @@
+"""Results written past the caches: the same to the bit, and only where whole cache lines are written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pooling
+from pooling.backends import simd
+from pooling.memory import empty
+from pooling.simd import past
+from tests.cases import data, gradient_for, same_bits
+
+WHOLE: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "channels, side by side": ((2, 6, 7, 48), {"kernel_size": 2}),
+    "channels, apart and cut short": ((2, 7, 8, 16), {"kernel_size": 2, "stride": 3}),
+    "channels, overlapping": ((2, 9, 7, 32), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    "channels, stride 1": ((2, 7, 6, 16), {"kernel_size": 3, "stride": 1, "padding": 1}),
+    "channels, asked by axes": ((1, 9, 9, 16), {"kernel_size": 5, "stride": 1, "padding": 2}),
+    "rows, side by side": ((2, 3, 6, 64), {"kernel_size": 2}),
+    "rows, overlapping": ((2, 2, 7, 80), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    "rows that end within a line": ((2, 3, 6, 72), {"kernel_size": 2}),
+    "rows, stride 4": ((2, 2, 8, 128), {"kernel_size": 4}),
+    "short rows": ((2, 3, 8, 16), {"kernel_size": 2}),
+    "planes for lanes": ((2, 3, 12, 16), {"kernel_size": 6, "stride": 2, "padding": 2}),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("op", ["max", "avg"])
+def test_the_same_to_the_bit(monkeypatch: pytest.MonkeyPatch, name: str, op: str) -> None:
+    shape, window = WHOLE[name]
+    layout: Any = "channels_last" if name.startswith("channels") else "channels_first"
+    make: Any = pooling.MaxPool if op == "max" else pooling.AvgPool
+    pool = make(**window, data_format=layout, backend="simd")
+    x = data(shape)
+    y, saved = pool.forward(x)
+    dx = pool.backward(gradient_for(y), saved)
+    monkeypatch.setattr(past, "LARGE", 0)
+    monkeypatch.setattr(past, "LARGE_ROWS", 0)
+    to, back = aligned(y), aligned(x)
+    assert same_bits(pool.forward(x, out=to)[0], y)
+    assert same_bits(pool(x, out=to), y)
+    assert same_bits(pool.backward(gradient_for(y), saved, out=back), dx)
+
+
+def aligned(like: np.ndarray[Any, Any], by: int = 0) -> np.ndarray[Any, Any]:
+    """An array of this shape that begins `by` bytes after a cache line."""
+    raw = np.full(like.nbytes + 128, 7, np.uint8)
+    start = -raw.ctypes.data % 64 + by
+    return np.asarray(raw[start : start + like.nbytes].view(like.dtype).reshape(like.shape))
+
+
+def test_where_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(past, "LARGE", 1 << 12)
+    monkeypatch.setattr(past, "LARGE_ROWS", 1 << 12)
+    for shape, stride, some in (
+        ((4, 8, 8, 16), 2, 64),
+        ((1, 8, 8, 8), 2, 0),  # too small
+        ((4, 8, 8, 24), 2, 0),  # pixels are no lines
+        ((40, 8, 64, 1), 2, 64),
+        ((40, 8, 56, 1), 2, 32),
+        ((40, 8, 60, 1), 2, 0),
+        ((40, 8, 64, 1), 3, 0),  # the last stride of a row is not whole
+    ):
+        layout: Any = "channels_last" if shape[-1] > 1 else "channels_first"
+        pool = pooling.MaxPool((2, 2), stride, data_format=layout)
+        problem = pool.problem(shape if shape[-1] > 1 else shape[:3])
+        like = np.zeros(shape, np.float32)
+        assert past.past(problem, aligned(like)) == some
+        assert past.past(problem, aligned(like, by=16)) == 0
+
+
+def test_results_that_begin_within_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instruction that writes past the caches would end the process there."""
+    monkeypatch.setattr(past, "LARGE", 0)
+    pool = pooling.MaxPool(2, data_format="channels_last", backend="simd")
+    x = data((2, 8, 8, 16))
+    y, saved = pool.forward(x)
+    to, back = aligned(y, by=4), aligned(x, by=4)
+    assert same_bits(pool.forward(x, out=to)[0], y)
+    assert same_bits(pool.backward(gradient_for(y), saved, out=back), pool.backward(gradient_for(y), saved))
+
+
+def test_kernels_with_their_result_in_a_buffer_do_not() -> None:
+    """It would leave the cache, and be fetched again to be turned."""
+    for shape, window, direct in (
+        ((3, 12, 16), {"kernel_size": (6, 6), "stride": 2, "padding": 2}, False),
+        ((3, 6, 64), {"kernel_size": (2, 2)}, True),
+    ):
+        problem = pooling.MaxPool(**window).problem(shape)
+        given = problem, 3, 1, np.dtype(np.float32)
+        assert (simd.past_job(*given, True, 64) is not simd.backward_job(*given)) == direct
+    assert empty((1 << 20,), np.dtype(np.float32)).ctypes.data % 64 == 0  # or large results would never do so
