@@ -53,7 +53,7 @@ _threads: int | None = None
 _worker = local()
 
 UNSHARED = np.zeros(0, np.int64)
-"""The tickets and the letter box of work that its caller does alone."""
+"""The letter box of work that its caller does alone."""
 
 
 class _Job:
@@ -185,35 +185,32 @@ def split(work: Work, n: int, nbytes: int) -> None:
         raise job.error
 
 
-def share(take: Callable[[Array, int, int, Array], None], n: int, nbytes: int, attend: Attend) -> None:
+def share(take: Callable[[int, int, Array], None], n: int, nbytes: int, attend: Attend) -> None:
     """As :func:`split`, for compiled work that draws its ranges itself.
 
     Parameters
     ----------
     take
-        Called with the tickets, how many units to draw at a time, how many threads may be at it by way of the letter box, and
-        that box: does units until all are drawn and done, and no helper is inside. With no tickets, and 0 threads, it does all
-        that there is.
+        Called with how many units to draw at a time, how many threads may be at it by way of the letter box, and that box: does
+        units until all are drawn and done, and no helper is inside. With 0 threads it does all that there is.
     attend
         What helpers do that wait for letters in a box: until none comes, or until they had better run elsewhere than on the
         CPU whose number they return.
     """
     threads = 1 if is_small(n, nbytes) else min(n, get_num_threads())
     if threads == 1:
-        take(UNSHARED, n, 0, UNSHARED)
+        take(n, 0, UNSHARED)
         return
     crew = _get_crew(threads - 1)
     if not crew.writing.acquire(blocking=False):  # the helpers are another caller's
-        take(UNSHARED, n, 0, UNSHARED)
+        take(n, 0, UNSHARED)
         return
     try:
         crew.box[CALLED] = 1  # before looking whether helpers wait: from now on they do not give up
         if _attended(crew, attend, threads - 1, nbytes):
-            # Not zeros: to write cache lines that a helper has just read takes 0.1 us for each.
-            tickets = np.empty(NEXT + 8 * threads, np.int64)
-            take(tickets, -(-n // parts_of(n, threads, nbytes)), threads, crew.box)
+            take(-(-n // parts_of(n, threads, nbytes)), threads, crew.box)
         else:
-            take(UNSHARED, n, 0, UNSHARED)
+            take(n, 0, UNSHARED)
     finally:
         crew.box[CALLED] = 0
         crew.writing.release()

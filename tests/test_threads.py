@@ -218,7 +218,7 @@ def test_a_helper_on_the_callers_cpu_goes_elsewhere() -> None:
         assert not list(answers)
 
 
-def add_one(start: int, stop: int, done: Any, values: Any, taps: Any) -> None:
+def add_one(start: int, stop: int, done: Any, same: Any, won: Any, values: Any, taps: Any) -> None:
     for i in range(start, stop):
         done[i] += 1
 
@@ -231,6 +231,6 @@ def test_each_thread_has_its_part_and_helps_with_the_others() -> None:
             done = np.zeros(n, np.int64)
             tickets = np.zeros(threads.NEXT + 8 * pieces, np.int64)
             for place in (1, 0, 2):
-                turns(place, tickets, n, 2, pieces, 1, 1, np.zeros(8), None, (done,))
+                turns(place, 2, pieces, tickets, done, done, np.zeros(8), None, None, n, 1, 1, ())
             assert (done == 1).all()
             assert tickets[threads.DONE] == n

@@ -35,7 +35,7 @@ from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem, Ties
 from pooling.jit import Kernel
 from pooling.memory import empty
 from pooling.simd.channels import channels_to_planes, few_channels, lanes_of, planes_to_channels, with_channels
-from pooling.simd.job import Job, cut, in_lines, planned
+from pooling.simd.job import Job, cut, planned
 from pooling.simd.program import backward_program, forward_program
 from pooling.simd.schedule import first_reached, tap_offsets
 from pooling.taps import lowest, tap_dtype
@@ -180,8 +180,8 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
         scatter_channels,
         (inner, given.g, offsets, first_reached(given), where),
         units,
-        in_lines(lanes),
-        in_lines(1),
+        0,
+        0,
     )
 
 

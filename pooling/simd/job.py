@@ -15,7 +15,7 @@ from pooling.simd.channels import lanes_of
 from pooling.simd.program import Program
 from pooling.simd.schedule import Plan, bands, chain_pixels, scan_vectors
 from pooling.taps import wide
-from pooling.threads import UNSHARED, is_small, scratch, share
+from pooling.threads import NEXT, UNSHARED, is_small, scratch, share
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -31,7 +31,9 @@ class Job:
     units
         How many units of work there are.
     elements, tap_elements
-        Sizes of the buffers for values and for taps.
+        Sizes of the buffers for values and for taps that each thread needs; both are 0, or none is.
+    ready
+        The work as others are told to do it, without and with taps, once it has been done.
     """
 
     kernel: Kernel[..., None]
@@ -39,13 +41,16 @@ class Job:
     units: int
     elements: int
     tap_elements: int
-    call: Any = field(init=False)
+    ready: dict[bool, tuple[Array, int]] = field(default_factory=dict)
+    prepare: Any = field(init=False)
+    draw: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        """Threads draw their units from the kernel, in the form that is called fastest."""
-        from pooling.simd.tickets import draw
+        """Kernels in the form that is called fastest."""
+        from pooling.simd.tickets import draw, prepare
 
-        object.__setattr__(self, "call", draw.over(body=self.kernel.apart()).compiled())
+        object.__setattr__(self, "prepare", prepare.over(body=self.kernel.apart()).compiled())
+        object.__setattr__(self, "draw", draw.compiled())
 
     def run(self, source: Array, target: Array, taps: Array | None, *more: Array) -> None:
         """Do it. `more` are arrays that the kernel takes after the taps."""
@@ -58,19 +63,37 @@ class Job:
         # Small work is done before Python has reshaped three arrays: ravel does it in half the time.
         a, b = source.ravel(), target.ravel()
         won = None if taps is None else taps.ravel()
-        rest = (*[array.ravel() for array in more], *self.given) if more else self.given
+        ready = None if more else self.ready.get(won is None)
+        if ready is None:
+            v, t = self.room(1, dtype, a, won)
+            rest = [*[array.ravel() for array in more], *self.given]
+            tickets = np.zeros(NEXT, np.int64)
+            sizes = self.units, self.elements, self.tap_elements
+            ready = tickets, self.prepare(tickets, *sizes, a, b, v, won, t, *rest)
+            if not more:
+                self.ready[won is None] = ready
 
-        def take(tickets: Array, grain: int, most: int, box: Array) -> None:
-            v = scratch(self.elements * (most or 1), dtype, 0)
-            t = None if won is None else scratch(self.tap_elements * (most or 1), won.dtype, 1)
-            sizes = self.elements, self.tap_elements
-            self.call(box, tickets, self.units, grain, most, *sizes, v, t, a, b, won, *rest)
-
+        tickets, function = ready
         nbytes = max(a.nbytes, b.nbytes)
         if is_small(self.units, nbytes):
-            take(UNSHARED, self.units, 0, UNSHARED)
-        else:
-            share(take, self.units, nbytes, helper())
+            v, t = self.room(1, dtype, a, won) if self.elements else (a, won)
+            self.draw(UNSHARED, tickets.copy(), function, self.units, 0, 0, a, b, v, won, t)
+            return
+
+        def take(grain: int, most: int, box: Array) -> None:
+            v, t = self.room(most or 1, dtype, a, won)
+            own = np.empty(NEXT + 8 * most, np.int64)  # not zeros: what a helper has just read takes time to be written
+            own[:NEXT] = tickets
+            self.draw(box, own, function, self.units, grain, most, a, b, v, won, t)
+
+        share(take, self.units, nbytes, helper())
+
+    def room(self, threads: int, dtype: np.dtype[Any], a: Array, won: Array | None) -> tuple[Array, Array | None]:
+        """Buffers for so many threads. Where none is needed, another array stands for it."""
+        if not self.elements:
+            return a, won
+        v = scratch(self.elements * threads, dtype, 0)
+        return v, None if won is None else scratch(self.tap_elements * threads, won.dtype, 1)
 
 
 @cache
@@ -110,7 +133,7 @@ def cut(
     def elements(cells: int, results: int) -> int:
         turned = (max(cells, 1) * program.slab + results * program.out_slab) * lanes if inner == 1 else 0
         return turned + (
-            chain_pixels(program, cells, results) * pixel + scan_vectors(program) * lanes if between else 0
+            chain_pixels(program, cells, results) * pixel + scan_vectors(program) * lanes if between else 1
         )
 
     def moved(cells: int, results: int) -> int:
@@ -127,7 +150,7 @@ def cut(
     )
     units = (-(-outer // lanes) if inner == 1 else outer) * len(rows)
     given = (outer if inner == 1 else inner, program.g, program.factors, rows, program.where)
-    return Job(kernel, given, units, in_lines(max(most, lanes)), in_lines(max(most_taps, lanes)))
+    return Job(kernel, given, units, in_lines(most), in_lines(most_taps if most else 0))
 
 
 def in_lines(n: int) -> int:

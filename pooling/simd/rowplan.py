@@ -164,5 +164,7 @@ def planned(
         rows = np.array([[0, program.out[2], 0, program.size[2], 0, 0]], np.int64)
     room = max(copied(high - low) for _, _, low, high, *_ in rows.tolist())
     arguments = (*given(room), program.g, program.factors, rows, program.where)
+    if not room:
+        return Plan(kernel, arguments, outer * len(rows), 0, 0)
     beyond = 8 * lanes(dtype)  # a vector longer than its row reads on
     return Plan(kernel, arguments, outer * len(rows), room + beyond, max(room, taps) + beyond)

@@ -179,13 +179,13 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     kernel = forward_short.over(**names, CAREFUL=0, careful=careful)
     edge = lowest(dtype) if problem.op == "max" else dtype.type(0)
     beyond = 2 * lanes(dtype)
-    room = ((cut.most * d.size * (h.size + gap_h) + gap_h) * line + gap_w if margins else 0) + beyond
+    room = (cut.most * d.size * (h.size + gap_h) + gap_h) * line + gap_w + beyond if margins else 0
     shape = (outer, cut.groups, cut.pieces, int(one), d.size, d.out, h.size, h.out, room)
     starts = np.zeros(h.out * w.out + beyond, tap_dtype(problem.window.n_taps))
     first = program.tables[0][0, 1] + program.tables[1][:, None, 1] + program.tables[2][:, 1]
     starts[: first.size] = first.reshape(-1)
     divisors = over_plane(program, problem.op == "avg", h.out, w.out, h.out, w.out)
-    return Plan(kernel, (shape, edge, starts, divisors), cut.groups * cut.pieces, room, 1)
+    return Plan(kernel, (shape, edge, starts, divisors), cut.groups * cut.pieces, room, int(margins))
 
 
 @lru_cache(maxsize=512)
@@ -222,8 +222,8 @@ def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
         "APART": h.stride * w.size,
         "RESULTS": w.out,
     }
-    room = (cut.most * d.out * across.pitch + across.before) * along.pitch if margins else 0
-    room += along.before + 2 * lanes(dtype)
+    room = (cut.most * d.out * across.pitch + across.before) * along.pitch + along.before + 2 * lanes(dtype)
+    room = room if margins else 0
     shape = (outer, cut.groups, cut.pieces, int(one), d.size, d.out, h.size, h.out, across.count, room)
     nobody = np.iinfo(tap_dtype(problem.window.n_taps)).max
     factors = over_plane(program, mean, h.out, w.out, across.pitch, along.pitch)

@@ -18,7 +18,7 @@ import sys
 from typing import Any
 
 from pooling.compiler import cgutils, intrinsic, ir, types
-from pooling.jit import Errand, kernel
+from pooling.jit import Errand, inlined, kernel
 from pooling.threads import ARGUMENTS, CALLED, CPU, DONE, FUNCTION, INSIDE, LETTER, NEXT, NUMBER, WAITING, WHO, WITH
 
 SPINS = 4000
@@ -131,12 +131,17 @@ def pause(typing: Any) -> Any:
 
 
 def take_turns(
-    place: int, tickets: Any, n: int, grain: int, most: int, v_each: int, t_each: int, v: Any, t: Any, args: Any
-) -> None:
+    place: int, grain: int, most: int, tickets: Any, a: Any, b: Any, v: Any, won: Any, t: Any, n: int, v_each: int, t_each: int,
+    args: Any,
+) -> None:  # fmt: skip
     """Do ranges of `grain` units until all `n` are drawn, with a share of the buffers for each of `most` threads.
 
-    There are as many parts; first comes the one at `place`.
+    There are as many parts; first comes the one at `place`. With 0 threads all is done at once.
     """
+    given = (a, b, won, *args)
+    if most == 0:
+        body(0, n, *(given + (v, t)))
+        return
     me = fetch_add(tickets, WHO, 1)
     if me >= most:  # a helper too many
         return
@@ -148,34 +153,64 @@ def take_turns(
         while start < end:
             stop = min(start + grain, end)
             if t is None:
-                body(start, stop, *(args + (values, t)))
+                body(start, stop, *(given + (values, t)))
             else:
-                body(start, stop, *(args + (values, t[me * t_each : (me + 1) * t_each])))
+                body(start, stop, *(given + (values, t[me * t_each : (me + 1) * t_each])))
             fetch_add(tickets, DONE, stop - start)
             start = first + fetch_add(tickets, NEXT + 8 * part, grain)
 
 
 errand: Any = Errand(take_turns)
 
+GRAIN, MOST, TICKETS, A, B, V, WON, T = ARGUMENTS, ARGUMENTS + 1, *range(ARGUMENTS + 2 + 4, ARGUMENTS + 2 + 6 * 7, 7)
+"""Where those of the errand's arguments are written that differ from call to call: numbers, and of arrays the address, with the
+length after it. Numba's arrays are seven words, of which these are the fifth and the sixth."""
+
+
+@kernel
+def prepare(
+    tickets: Any, n: int, v_each: int, t_each: int, a: Any, b: Any, v: Any, won: Any, t: Any, *args: Any
+) -> int:
+    """Write what the errand is given, and its address.
+
+    Calling Numba's functions takes 0.1 us for each argument; so that is done once, and of each call only the arrays are new.
+    """
+    address: int = errand(tickets[ARGUMENTS:], 0, 0, tickets, a, b, v, won, t, n, v_each, t_each, args)
+    return address
+
+
+@inlined
+def insert(tickets: Any, at: int, array: Any) -> None:
+    """Let the errand have this array."""
+    tickets[at] = address_of(array, 0)
+    tickets[at + 1] = len(array)
+
 
 @kernel
 def draw(
-    box: Any, tickets: Any, n: int, grain: int, most: int, v_each: int, t_each: int, v: Any, t: Any, *args: Any
+    box: Any, tickets: Any, function: int, n: int, grain: int, most: int, a: Any, b: Any, v: Any, won: Any, t: Any
 ) -> None:
     """Do what there is to do together with helpers that are there, or come; then wait a little for the last ranges."""
+    tickets[GRAIN], tickets[MOST] = grain, most
+    insert(tickets, TICKETS, tickets)
+    insert(tickets, A, a)
+    insert(tickets, B, b)
+    insert(tickets, V, v)
+    if won is not None:
+        insert(tickets, WON, won)
+        insert(tickets, T, t)
+    arguments = address_of(tickets, ARGUMENTS)
     if most == 0:  # nobody else
-        body(0, n, *(args + (v, t)))
+        run(function, arguments, 0)
         return
     tickets[DONE] = tickets[WHO] = 0
     for part in range(most):
         tickets[NEXT + 8 * part] = 0
-    function = errand(tickets[ARGUMENTS:], tickets, n, grain, most, v_each, t_each, v, t, args)
-    arguments = address_of(tickets, ARGUMENTS)
     box[FUNCTION], box[WITH], box[CPU] = function, arguments, current_cpu()
     number = look(box, NUMBER) + 1
     show(box, LETTER, number)
     show(box, NUMBER, number)
-    run(function, arguments, 0)  # as helpers do: one piece of code less to compile
+    run(function, arguments, 0)  # as helpers do
     for _ in range(SPINS):
         if look(tickets, DONE) >= n:
             break
