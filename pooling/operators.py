@@ -280,8 +280,8 @@ class Operator:
         Returns
         -------
         dx
-            Array of x's shape and dtype. Where windows overlap, a cell's shares are added in the windows' row-major
-            order, so that all backends agree to the bit.
+            Array of x's shape and dtype. Where windows overlap, a cell's shares of maxima are added in the windows' row-major
+            order, so that all backends agree to the bit; those of means may be added along one axis after the other.
 
         Raises
         ------

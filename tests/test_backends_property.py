@@ -27,6 +27,9 @@ steady = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
+costly = settings(steady, max_examples=70)
+"""For backends that compile for what an example asks: `simd` takes 2 s for most."""
+
 
 @st.composite
 def windows(draw: Any, size: tuple[int, ...], kernels: Any, strides: Any) -> tuple[Any, ...]:
@@ -181,7 +184,7 @@ def test_maxima_of_numpy_backends(problem: Any) -> None:
     check_max(x, window, data_format, [name for name in OTHERS if name not in COMPILED])
 
 
-@steady
+@costly
 @given(FEW_KERNELS)
 @pytest.mark.parametrize("name", COMPILED)
 def test_maxima_of_compiled_backends(name: str, problem: Any) -> None:
@@ -201,7 +204,7 @@ def test_means_of_numpy_backends(problem: Any, divisor: int | None) -> None:
     check_mean(tame(x), window, data_format, [name for name in OTHERS if name not in COMPILED], divisor)
 
 
-@steady
+@costly
 @given(FEW_KERNELS, st.sampled_from([None, 1, 7]))
 @pytest.mark.parametrize("name", COMPILED)
 def test_means_of_compiled_backends(name: str, problem: Any, divisor: int | None) -> None:

@@ -42,7 +42,7 @@ def interleave(x: Any, y: Any, i: int) -> None:
     vectors = repeated(picked(cells, 0), STRIDE)
     for k in range(STRIDE):
         vectors = replaced(vectors, k, picked(cells, k))
-    store_interleaved(y, 0, vectors)
+    store_interleaved(y, 0, vectors, 0)
 
 
 @pytest.mark.parametrize(
