@@ -23,6 +23,10 @@ CUSTOMARY: tuple[Ties, ...] = ("first", "all", "split", "last")
 """A backend competes with the first of these policies it has: frameworks' own, else what the mask trick is used with."""
 
 
+LINE = 64
+"""Bytes of a cache line."""
+
+
 @dataclass(frozen=True)
 class Arrays:
     """What a contender computes from, and where it leaves its results. All contenders of a workload share them."""
@@ -34,8 +38,17 @@ class Arrays:
 
     @classmethod
     def of(cls, workload: Workload) -> Arrays:
-        x, dy = workload.input(), workload.gradient()
-        return cls(x, dy, np.empty_like(dy), np.empty_like(x))
+        x, dy = placed(workload.input()), placed(workload.gradient())
+        return cls(x, dy, placed(np.empty_like(dy)), placed(np.empty_like(x)))
+
+
+def placed(array: Array) -> Array:
+    """A copy that begins with a cache line, where every library that competes here puts what it allocates itself."""
+    raw = np.empty(array.nbytes + LINE, np.uint8)
+    skip = -raw.ctypes.data % LINE
+    copy = raw[skip : skip + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 Calls = Mapping[Direction, Callable[[], object]]

@@ -75,13 +75,21 @@ def test_where_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_results_that_begin_within_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """An instruction that writes past the caches would end the process there."""
-    monkeypatch.setattr(past, "LARGE", 0)
     pool = pooling.MaxPool(2, data_format="channels_last", backend="simd")
     x = data((2, 8, 8, 16))
     y, saved = pool.forward(x)
-    to, back = aligned(y, by=4), aligned(x, by=4)
-    assert same_bits(pool.forward(x, out=to)[0], y)
-    assert same_bits(pool.backward(gradient_for(y), saved, out=back), pool.backward(gradient_for(y), saved))
+    dx = pool.backward(gradient_for(y), saved)
+    monkeypatch.setattr(past, "LARGE", 0)
+    for by in (0, 4, 0, 16):
+        assert same_bits(pool.forward(x, out=aligned(y, by))[0], y)
+        assert same_bits(pool.backward(gradient_for(y), saved, out=aligned(x, by)), dx)
+    given = saved.plan.problem, 2, 16, np.dtype(np.float32)
+    for back, plain in ((False, simd.forward_job(*given)), (True, simd.backward_job(*given))):
+        other = simd.past_job(*given, back, 64)
+        assert other.kernel is not plain.kernel
+        assert plain.ready
+        assert other.ready
+        assert plain.ready is not other.ready
 
 
 def test_kernels_with_their_result_in_a_buffer_do_not() -> None:

@@ -116,6 +116,16 @@ def test_nothing_is_read_or_written_beyond_the_arrays() -> None:
     assert (around[x.size :] == 7).all()
 
 
+def test_a_band_without_a_cell() -> None:
+    """Windows that all lie beside the plane: a row was copied all the same, where there was no room for it."""
+    x = data((2, 1, 1, 64))
+    before = x.copy()
+    window: dict[str, Any] = {"padding": ((4, 5), (1, 1)), "dilation": (5, 1), "ties": "last"}
+    y, loops = (pooling.MaxPool((2, 3), (3, 2), backend=name, **window)(x) for name in ("simd", "numba_loops"))
+    assert same_bits(y, loops)
+    assert same_bits(x, before)
+
+
 def test_short_rows_and_many_taps_are_turned_into_lanes() -> None:
     for shape, arguments in (((4, 4, 4, 4), (2,)), ((2, 2, 40, 40), (13, 1, 6)), ((2, 2, 20, 20), (3, 1, 1))):
         problem = pooling.MaxPool(*arguments).problem(shape)

@@ -13,9 +13,9 @@ lengths added up, and a scan makes even that a constant. The forward pass rememb
 won. Maxima are taken without minding NaNs, whose comparisons would cost as much again, and once more where one is noticed.
 Backward, dx is written in order where windows lie side by side. Where they overlap, every cell asks the few outputs over it
 whether it won (`simd/gather.py`, `simd/rows_back.py`), or, in large windows, each output adds its gradient to the cell that
-won (`simd/scatter.py`); sums run in the outputs' order, so they are the same at any thread count. Under ties="split" and
-"all" a cell asks whether it equals the maximum. float16 is read as float32 and rounded
-when written, where the CPU has an instruction for that.
+won (`simd/scatter.py`); sums of maxima run in the outputs' order, and all are the same at any thread count. Under
+ties="split" and "all" a cell asks whether it equals the maximum. float16 is read as float32 and rounded when written,
+where the CPU has an instruction for that. Large results are written past the caches (`simd/past.py`).
 
 Cost: forward reads x once and writes y and the taps; backward reads dy and the taps, with several winners x and y too, and
 writes dx. Nothing else leaves the cache.

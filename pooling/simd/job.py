@@ -33,7 +33,7 @@ class Job:
     elements, tap_elements
         Sizes of the buffers for values and for taps that each thread needs; both are 0, or none is.
     ready
-        The work as others are told to do it, without and with taps, once it has been done.
+        The work as others are told to do it, by the dtype of taps, once it has been done.
     """
 
     kernel: Kernel[..., None]
@@ -41,7 +41,9 @@ class Job:
     units: int
     elements: int
     tap_elements: int
-    ready: dict[bool, tuple[Array, int]] = field(default_factory=dict)
+    ready: dict[int, tuple[Array, int]] = field(
+        init=False, default_factory=dict
+    )  # each job's own, when it is replaced, too
     prepare: Any = field(init=False)
     draw: Any = field(init=False)
 
@@ -63,7 +65,8 @@ class Job:
         # Small work is done before Python has reshaped three arrays: ravel does it in half the time.
         a, b = source.ravel(), target.ravel()
         won = None if taps is None else taps.ravel()
-        ready = None if more else self.ready.get(won is None)
+        of_taps = -1 if won is None else won.dtype.num
+        ready = None if more else self.ready.get(of_taps)
         if ready is None:
             v, t = self.room(1, dtype, a, won)
             rest = [*[array.ravel() for array in more], *self.given]
@@ -71,7 +74,7 @@ class Job:
             sizes = self.units, self.elements, self.tap_elements
             ready = tickets, self.prepare(tickets, *sizes, a, b, v, won, t, *rest)
             if not more:
-                self.ready[won is None] = ready
+                self.ready[of_taps] = ready
 
         tickets, function = ready
         nbytes = max(a.nbytes, b.nbytes)

@@ -162,9 +162,9 @@ def planned(
     rows = bands(program, lambda cells, n: max(copied(cells), moved * n) * dtype.itemsize, limit=BAND)
     if program.band_axis == 2:  # a row is not cut
         rows = np.array([[0, program.out[2], 0, program.size[2], 0, 0]], np.int64)
-    room = max(copied(high - low) for _, _, low, high, *_ in rows.tolist())
+    room = max(copied(max(high - low, 1)) for _, _, low, high, *_ in rows.tolist())
     arguments = (*given(room), program.g, program.factors, rows, program.where)
-    if not room:
+    if not room:  # no margins; where there are some, a band may have no cell, and a row is copied all the same
         return Plan(kernel, arguments, outer * len(rows), 0, 0)
     beyond = 8 * lanes(dtype)  # a vector longer than its row reads on
     return Plan(kernel, arguments, outer * len(rows), room + beyond, max(room, taps) + beyond)

@@ -1,4 +1,4 @@
-"""Short rows as they lie: a vector takes the outputs of several rows at once.
+"""Rows of a known length as they lie: a vector takes the outputs of several short rows at once, or a row takes a few vectors.
 
 In channels_first a plane's rows get shorter than a vector where networks get deep. Which lane is which output of which row is
 known when the kernel is compiled, so what stands under a tap comes by a few fixed shuffles (`packed.py`), where turning planes

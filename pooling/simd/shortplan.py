@@ -1,4 +1,4 @@
-"""When rows are too short for a vector, and pooled several at a time (`short_rows.py`); what its kernels are bound to."""
+"""When the length of rows is known to the kernel that pools them (`short_rows.py`), and what that is bound to."""
 
 from __future__ import annotations
 
@@ -234,7 +234,8 @@ def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
 def mirrored(problem: Problem, dtype: np.dtype[Any]) -> Problem | None:
     """The means of gradients that are the gradients of means: where windows are a cell apart, and all divided by one number.
 
-    These are added up along the other axes first, and took 0.6 to 0.8 of the time of asking for outputs.
+    These are added up along the other axes first, and took 0.6 to 0.8 of the time of asking for outputs. As in the forward
+    pass, a sum may overflow before it is divided.
     """
     axes = problem.window.affine
     if problem.op != "avg" or any(axis.stride > 1 or max(axis.before, axis.after) >= axis.kernel for axis in axes):
