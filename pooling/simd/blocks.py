@@ -86,10 +86,10 @@ def pool_block(
                     if won is not None:
                         store(won, p + o * next_row + c, winner)
     if FLOATS and any_lane(suspect):
-        tap, one = corner + ((K_H - 1) * K_W if LAST else 0), x.dtype.type(1)
+        tap = corner + ((K_H - 1) * K_W if LAST else 0)
         for o in range(ROWS):
             cell, to = at + o * S_H * h_pitch, o * next_row
-            careful_window(x, cell, y, q + to, won, p + to, pixel, g, 0, h_by, w_by, 1, K_H, n_w, tap, one)
+            careful_window(x, cell, y, q + to, won, p + to, pixel, g, 0, h_by, w_by, 1, K_H, n_w, tap, 1)
 
 
 def in_blocks(program: Program) -> dict[str, int]:
