@@ -61,6 +61,25 @@ def test_every_size(window: dict[str, Any], data_format: str) -> None:
 
 
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_other_dtypes(stride: int, dtype: str, data_format: str) -> None:
+    """Blocks of float16 over channels once did not compile: a divisor of 1, which maxima do not use, had no value in it."""
+    window: dict[str, Any] = {"kernel_size": 3, "stride": stride, "padding": 1, "data_format": data_format}
+    simd, reference = (pooling.MaxPool(backend=name, **window) for name in ("simd", "reference"))
+    for channels in (32, 19):
+        x = np.repeat(image(9, 9, data_format), 2, axis=1 if data_format == "channels_first" else 3)
+        x = np.ascontiguousarray(x[:, :channels] if data_format == "channels_first" else x[..., :channels])
+        x = x.astype(dtype)
+        (y, saved), (y_expected, saved_expected) = simd.forward(x), reference.forward(x)
+        assert same_bits(y, y_expected)
+        assert same_bits(simd(x), y)
+        if dtype[0] == "f":
+            dy = gradient_for(y)
+            assert same_bits(simd.backward(dy, saved), reference.backward(dy, saved_expected))
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
 @pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
 def test_a_nan_anywhere(window: dict[str, Any], data_format: str) -> None:
     """Rows taken together once lost it where the rows after them had noticed one."""
