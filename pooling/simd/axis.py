@@ -6,10 +6,7 @@ reduced once. "First" survives it: a row's winner is its first, and only somethi
 
 Source and target hold `outer` x n x `run` elements; what lies along the axis are runs, one vector or many.
 
-Windows much longer than their stride are *scanned* instead (van Herk 1992, Gil and Werman 1993): the axis is cut into blocks
-as long as a window, every cell gets the maximum of its block up to here and from here on, and any window is the end
-of one block and the start of the next. That is three comparisons per cell whatever the length. Windows cut
-short by the edges need no special case: they are runs that are shorter.
+Windows much longer than their stride are scanned instead (`scan.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from pooling.jit import kernel
-from pooling.simd.program import FACTOR, FULL, FULL_STOP, SCAN, STEP, STRIDE, TABLE, TAP_STEP
+from pooling.simd.program import FACTOR, FULL, FULL_STOP, STEP, STRIDE, TABLE, TAP_STEP
 from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, width
 
 # Bound when a pass is made:
@@ -146,84 +143,6 @@ def clear(y: Any, d: int, run: int) -> None:
 
 
 @kernel
-def scan_windows(
-    x: Any, s: int, taps: Any, st: int, y: Any, d: int, won: Any, dt: int, run: int, g: Any, a: int, first: int, stop: int,
-    shift: int, n: int, factors: Any, v: Any, v0: int, t: Any, t0: int,
-) -> None:  # fmt: skip
-    """The same by scanning, a column of vectors at a time, in 2 x n vectors of `v` and of `t`.
-
-    Cells count in walking order, from the last one back with ties="last". While scanning, a cell's tap is what it would
-    be in a window that starts at the first cell; the window's own start is subtracted at the end, modulo 256 or 65536.
-    """
-    lanes = width(load(x, 0))
-    table, f, block, step, tap_step = g[a + TABLE], g[a + FACTOR], g[a + SCAN], g[a + STEP], g[a + TAP_STEP]
-    v1, t1 = v0 + n * lanes, t0 + n * lanes
-    origin = shift if step > 0 else shift + n - 1
-    for c0 in range(0, lanes if VECTOR else run, lanes):
-        c = 0 if VECTOR else min(c0, run - lanes)
-        for backwards in range(2):
-            best = load(x, s)
-            if won is not None:
-                winner = load_like(won, 0, best)
-            for i in range(n):
-                q = n - 1 - i if backwards else i
-                cell = (q if step > 0 else n - 1 - q) * run + c
-                value = load(x, s + cell)
-                if BEFORE:
-                    value = value * splat(factors[f + shift + q], value)
-                if won is not None:
-                    number = splat(q * tap_step, winner)
-                    if TAPPED:
-                        number = number + load_like(taps, st + cell, value)
-                opens = i == 0 or (q + 1 if backwards else q) % block == 0
-                if MAX:
-                    if not opens:
-                        if backwards:  # the new cell comes before the best so far, and keeps what is not beaten
-                            later = beats(best, value, LAST)
-                            value = select(later, best, value)
-                            if won is not None:
-                                number = select(later, winner, number)
-                        else:
-                            stays = beats(value, best, LAST)
-                            value = select(stays, value, best)
-                            if won is not None:
-                                number = select(stays, number, winner)
-                elif not opens:
-                    value = best + value
-                best = value
-                store(v, (v1 if backwards else v0) + q * lanes, best)
-                if won is not None:
-                    winner = number
-                    store(t, (t1 if backwards else t0) + q * lanes, winner)
-        for r in range(first, stop):
-            cell, tap, count = g[table + 3 * r], g[table + 3 * r + 1], max(g[table + 3 * r + 2], 1)
-            start = min(max((cell - origin) * step, 0), n - 1)
-            end = start + count - 1
-            one_block = start // block == end // block
-            from_start = not one_block or start % block != 0
-            best = load(v, v1 + start * lanes if from_start else v0 + end * lanes)
-            if won is not None:
-                winner = load_like(t, t1 + start * lanes if from_start else t0 + end * lanes, best)
-            if not one_block:
-                value = load(v, v0 + end * lanes)
-                if MAX:
-                    later = beats(value, best, LAST)
-                    best = select(later, value, best)
-                    if won is not None:
-                        winner = select(later, load_like(t, t0 + end * lanes, best), winner)
-                else:
-                    best = best + value
-            if not MAX and g[table + 3 * r + 2] == 0:
-                best = splat(0, best)
-            if AFTER:
-                best = best / splat(factors[f + r], best)
-            to = (r - first) * run + c
-            store(y, d + to, best)
-            if won is not None:
-                store(won, dt + to, winner - splat(start * tap_step - tap, winner))
-
-
-@kernel
 def read_axis(
     x: Any, s: int, taps: Any, st: int, y: Any, d: int, won: Any, dt: int, outer: int, n: int, run: int, g: Any, a: int,
     first: int, stop: int, shift: int, factors: Any, v: Any, v0: int, t: Any, t0: int,
@@ -232,16 +151,3 @@ def read_axis(
     for o in range(outer):
         i, j = o * n * run, o * (stop - first) * run
         read_windows(x, s + i, taps, st + i, y, d + j, won, dt + j, run, g, a, first, stop, shift, factors)
-
-
-@kernel
-def scan_axis(
-    x: Any, s: int, taps: Any, st: int, y: Any, d: int, won: Any, dt: int, outer: int, n: int, run: int, g: Any, a: int,
-    first: int, stop: int, shift: int, factors: Any, v: Any, v0: int, t: Any, t0: int,
-) -> None:  # fmt: skip
-    """The same by scanning."""
-    for o in range(outer):
-        i, j = o * n * run, o * (stop - first) * run
-        scan_windows(
-            x, s + i, taps, st + i, y, d + j, won, dt + j, run, g, a, first, stop, shift, n, factors, v, v0, t, t0
-        )

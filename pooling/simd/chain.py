@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pooling.jit import Kernel, kernel
-from pooling.simd.axis import fold, nothing, read_axis, scan_axis
+from pooling.simd import scan
+from pooling.simd.axis import fold, nothing, read_axis
 from pooling.simd.program import FACTOR, FIELDS, SCAN, Program
 
 UNROLLED = 8
@@ -177,11 +178,10 @@ def chain(
         names[f"AXIS_{i}"] = axis
         divisors = program.factors[program.g[axis * FIELDS + FACTOR] :][: program.out[axis]]
         own = bound | {"AFTER": int(bool(bound.get("AFTER")) and (divisors != 1).any())}
-        one = (scan_axis if scanned else read_axis).over(TAPPED=int(i > 1), VECTOR=vector, **own)
-        if not scanned:
-            one = one.over(COUNT=count)
-            if floats:
-                again = fold.over(CAREFUL=1, COUNT=0, careful=nothing, TAPPED=int(i > 1), VECTOR=vector, **bound)
-                one = one.over(CAREFUL=0, careful=again)
+        made = {"TAPPED": int(i > 1), "VECTOR": vector}
+        one = (scan.scan_axis if scanned else read_axis.over(COUNT=count)).over(**made, **own)
+        if floats:
+            again = scan.scan_line.over(careful=scan.nothing) if scanned else fold.over(careful=nothing, COUNT=0)
+            one = one.over(CAREFUL=0, careful=again.over(CAREFUL=1, **made, **bound).apart())
         names[f"pass_{i}"] = one
     return (chain_1, chain_2, chain_3)[len(program.passes) - 1].over(**names)

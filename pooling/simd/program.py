@@ -34,9 +34,10 @@ from pooling.taps import wide
     FULL_STOP,  # the one after the last such
     TABLE,  # where this axis' table starts
     FACTOR,  # where its factors start, in the other array
-    SCAN,  # length of the blocks to scan where that is cheaper than reading each window's cells, else 0
+    SCAN,  # length of the blocks to scan where that is cheaper than reading each window's cells, else 0, and
+    SCAN_TABLE,  # where it says which of what was scanned a result is made of (`scan_table`)
     FIELDS,
-) = range(13)
+) = range(14)
 D, H, W = 0, FIELDS, 2 * FIELDS
 
 POINT = Axis(size=1, kernel=1)
@@ -134,6 +135,7 @@ def assemble(
     """Write it all into one array. `rises`: by how many places along its axis the tap changes with a step."""
     g = np.zeros(3 * FIELDS, np.int64)
     table_at, factor_at = len(g), 0
+    scan_at, scanned = len(g) + sum(table.size for table in tables), []
     for i, axis in enumerate(axes):
         unit = math.prod(a.kernel for a in axes[i + 1 :])
         # What is the same for all windows of an axis that slides, regions read from their table alone.
@@ -142,11 +144,15 @@ def assemble(
         scan = block_to_scan(tables[i], sizes[i], steps[i]) if axis.slides else 0
         g[i * FIELDS : (i + 1) * FIELDS] = [
             sizes[i], outs[i], axis.kernel, stride, start, steps[i], unit * rises[i], full, full_stop, table_at, factor_at, scan,
+            scan_at,
         ]  # fmt: skip
         tables[i][:, 1] *= unit
+        if scan:
+            scanned.append(scan_table(tables[i], sizes[i], steps[i], unit * rises[i], scan))
+            scan_at += scanned[-1].size
         table_at += tables[i].size
         factor_at += len(factors[i])
-    g = np.concatenate([g, *(table.reshape(-1) for table in tables)])
+    g = np.concatenate([g, *(table.reshape(-1) for table in (*tables, *scanned))])
     # A vector longer than its row reads on. What it reads there must not be just anything: Intel's CPUs take 150 cycles for a
     # product of numbers as small as integers look when read as floats, which made means of 24-wide planes 8 times as slow.
     factors = np.concatenate([*factors, np.ones(ALIGNMENT)]).astype(wide(dtype))
@@ -189,6 +195,21 @@ def block_to_scan(table: Array, size: int, step: int) -> int:
     """Length of the longest run of cells that a result reads, if scanning pays; else 0."""
     longest = int(table[:, 2].max(initial=0))
     return longest if abs(step) == 1 and longest > 2 * size / len(table) + SCANNED else 0
+
+
+def scan_table(table: Array, size: int, step: int, tap_step: int, block: int) -> Array:
+    """Rows (first, second, shift), one per result: the two parts it is made of, and what the winner's tap is off by.
+
+    Cell c of a line, in walking order, has two parts: 2 * c, its block up to it, and 2 * c + 1, from it on. A result that is one
+    part alone has it twice, for which maxima need no code of their own.
+    """
+    cell, tap, count = table.T
+    start = cell if step > 0 else size - 1 - cell
+    end = start + np.maximum(count, 1) - 1
+    second = np.where(start // block < end // block, 2 * end, -1)
+    # A window within one block is the block, or one that an edge cuts short.
+    first = np.where((second < 0) & (start % block == 0), 2 * end, 2 * start + 1)
+    return np.stack([first, np.where(second < 0, first, second), tap - start * tap_step], axis=1)
 
 
 def divisors_of(axes: tuple[Axis, Axis, Axis], problem: Problem) -> list[Array]:

@@ -27,20 +27,9 @@ MAX = 1  # or 0: the mean
 VECTOR = 0  # whether a pixel is one vector
 PAST = 0  # whether y is written past the caches (`past.py`)
 LAST = 0  # whether windows are walked back, so that the last of tied cells wins
-FAST = 1  # whether full windows are read without minding NaNs, which are only noticed
-FLOATS = 1  # whether there are NaNs to notice; `careful` then does it again
+FLOATS = 1  # whether there are NaNs, which full windows are read without minding, and only notice
 INSIDE = 0  # whether all windows are full
 ROWS = 0  # rows of full windows that are pooled together (`blocks.py`), or 0
-
-
-@kernel
-def nothing(
-    x: Any, x0: int, y: Any, y0: int, won: Any, t0: int, inner: int, g: Any, factors: Any, box: Any, v: Any, v0: int, t: Any
-) -> None:  # fmt: skip
-    """What is called instead of `careful` by itself."""
-
-
-careful: Any = nothing
 
 
 @kernel
@@ -134,7 +123,6 @@ def pool_windows(
     d_by, h_by, w_by = g[STEP] * d_pitch, g[FIELDS + STEP] * h_pitch, g[2 * FIELDS + STEP] * pixel
     sign = -1 if LAST else 1
     first_tap = k_d * k_h * k_w - 1 if LAST else 0
-    suspect = load(x, x0) != load(x, x0)
     q = 0
     done = 0
     for d in range(box[0], box[1]):
@@ -166,7 +154,8 @@ def pool_windows(
                 if not MAX:
                     divisor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
                     divisor = divisor * factors[g[2 * FIELDS + FACTOR] + w]
-                if FAST and (INSIDE or full <= w < full_stop):
+                if INSIDE or full <= w < full_stop:
+                    suspect = load(x, at) != load(x, at)
                     for c0 in range(0, pixel, lanes):
                         c = 0 if VECTOR else min(c0, pixel - lanes)
                         cell = at + c
@@ -195,13 +184,15 @@ def pool_windows(
                         store_past(y, y0 + q + c, best, PAST)
                         if won is not None:
                             store(won, t0 + q + c, winner)
+                    if MAX and FLOATS and any_lane(suspect):
+                        careful_window(
+                            x, at, y, y0 + q, won, t0 + q, pixel, g, d_by, h_by, w_by, k_d, k_h, k_w, first_tap, divisor
+                        )
                 else:
                     n_d, n_h, n_w = g[d_table + 3 * d + 2], g[h_table + 3 * h + 2], g[w_table + 3 * w + 2]
                     tap = g[d_table + 3 * d + 1] + g[h_table + 3 * h + 1] + g[w_table + 3 * w + 1]
                     edge(x, at, y, y0 + q, won, t0 + q, pixel, g, d_by, h_by, w_by, n_d, n_h, n_w, tap, divisor)
                 q += pixel
-    if MAX and FLOATS and any_lane(suspect):
-        careful(x, x0, y, y0, won, t0, inner, g, factors, box, v, v0, t)
 
 
 def windows(program: Program, maximum: bool, in_lanes: bool, floats: bool, last: bool) -> Kernel[..., Any]:
@@ -217,19 +208,13 @@ def windows(program: Program, maximum: bool, in_lanes: bool, floats: bool, last:
     inside = all((program.tables[i][:, 2] == axis.kernel).all() for i, axis in enumerate(program.axes))
     names: dict[str, Any] = {"MAX": int(maximum), "VECTOR": int(in_lanes), "LAST": int(last)}
     minded = maximum and floats
-    edge = careful_window = any_window.over(**names).apart()
-    # What it is not bound to itself it would have from its caller.
-    again = pool_windows.over(**names, FAST=0, FLOATS=0, INSIDE=0, ROWS=0, edge=edge, careful=nothing)
-    sizes: dict[str, Any] = {}
+    careful_window = any_window.over(**names).apart()
+    names |= {"careful_window": careful_window, "edge": careful_window, "FLOATS": int(minded)}
     if math.prod(axis.kernel for axis in program.axes) <= UNROLLED:
-        sizes = {f"K_{name}": axis.kernel for name, axis in zip("DHW", program.axes, strict=True)}
+        names |= {f"K_{name}": axis.kernel for name, axis in zip("DHW", program.axes, strict=True)}
         if maximum:
-            edge = edge_window.over(**names, **sizes, FLOATS=int(minded), careful_window=careful_window).apart()
-            sizes |= in_blocks(program) | {"careful_window": careful_window}
-    careful = again if minded else nothing
-    return pool_windows.over(
-        **names, **sizes, FAST=1, FLOATS=int(minded), INSIDE=int(inside), edge=edge, careful=careful
-    )
+            names |= {"edge": edge_window.over(**names).apart(), **in_blocks(program)}
+    return pool_windows.over(**names, INSIDE=int(inside))
 
 
 def at_one_go(program: Program, pixel: int, maximum: bool) -> bool:

@@ -1,0 +1,156 @@
+"""One pass along one axis where windows are much longer than their stride: three comparisons per cell, whatever the length.
+
+The axis is cut into blocks as long as a window (van Herk 1992, Gil and Werman 1993). Every cell gets the maximum of its block up
+to here and from here on, and any window is the end of one block and the start of the next. Windows cut short by the edges need no
+special case: they are runs that are shorter.
+
+Cells count in walking order, from the last one back with ties="last". While scanning, a cell's tap is what it would be in
+a window that starts at the first cell; the window's own start is subtracted at the end, modulo 256 or 65536.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pooling.jit import inlined, kernel
+from pooling.simd.program import FACTOR, SCAN, SCAN_TABLE, SIZE, STEP, TABLE, TAP_STEP
+from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, width
+
+# Bound when a pass is made, as in `axis.py`:
+MAX = 1
+TAPPED = 0
+VECTOR = 0
+LAST = 0
+CAREFUL = 1
+BEFORE, AFTER = 0, 0
+
+
+@kernel
+def nothing(
+    x: Any, s: int, taps: Any, st: int, y: Any, d: int, won: Any, dt: int, run: int, g: Any, a: int, first: int, stop: int,
+    shift: int, n: int, factors: Any, v: Any, v0: int, t: Any, t0: int,
+) -> None:  # fmt: skip
+    """What is called instead of `careful` by itself."""
+
+
+careful: Any = nothing
+
+
+@inlined
+def greater(value: Any, best: Any) -> Any:
+    """Where `value`, of a later cell, takes the place of `best`."""
+    return beats(value, best, LAST) if CAREFUL else value > best
+
+
+@inlined
+def scan_blocks(
+    x: Any, s: int, taps: Any, st: int, won: Any, by: int, n: int, base: int, block: int, tap_step: int, factors: Any, f: int,
+    v: Any, v0: int, t: Any, t0: int,
+) -> Any:  # fmt: skip
+    """Both parts of the `n` cells of a line, `by` apart, a vector each, from `v0` and `t0` on; cell `base` is the first.
+
+    Both at once, so that neither waits for its own last comparison. Returns the sum of the cells, NaN if one of them is.
+    """
+    total = load(x, s)
+    lanes = width(total)
+    total = splat(0, total)
+    low, end = 0, min(block - base % block, n)
+    while low < n:
+        up, down = load(x, s + low * by), load(x, s + (end - 1) * by)
+        if MAX and not CAREFUL:
+            total = total + up
+        if BEFORE:
+            up, down = up * splat(factors[f + low], up), down * splat(factors[f + end - 1], down)
+        store(v, v0 + 2 * low * lanes, up)
+        store(v, v0 + (2 * end - 1) * lanes, down)
+        if won is not None:
+            rising = splat((base + low) * tap_step, load_like(won, 0, up))
+            falling = splat((base + end - 1) * tap_step, rising)
+            one = splat(tap_step, rising)
+            up_tap, down_tap = rising, falling
+            if TAPPED:
+                up_tap = rising + load_like(taps, st + low * by, up)
+                down_tap = falling + load_like(taps, st + (end - 1) * by, up)
+            store(t, t0 + 2 * low * lanes, up_tap)
+            store(t, t0 + (2 * end - 1) * lanes, down_tap)
+        for i in range(1, end - low):
+            q, r = low + i, end - 1 - i
+            value, other = load(x, s + q * by), load(x, s + r * by)
+            if BEFORE:
+                value, other = value * splat(factors[f + q], value), other * splat(factors[f + r], other)
+            if MAX:
+                replaces, stays = greater(value, up), greater(down, other)
+                if not CAREFUL:
+                    total = total + value
+                up, down = select(replaces, value, up), select(stays, down, other)
+                if won is not None:
+                    rising, falling = rising + one, falling - one
+                    here, there = rising, falling
+                    if TAPPED:
+                        here = rising + load_like(taps, st + q * by, up)
+                        there = falling + load_like(taps, st + r * by, up)
+                    up_tap, down_tap = select(replaces, here, up_tap), select(stays, down_tap, there)
+                    store(t, t0 + 2 * q * lanes, up_tap)
+                    store(t, t0 + (2 * r + 1) * lanes, down_tap)
+            else:
+                up, down = up + value, other + down
+            store(v, v0 + 2 * q * lanes, up)
+            store(v, v0 + (2 * r + 1) * lanes, down)
+        low, end = end, min(end + block, n)
+    return total
+
+
+@kernel
+def scan_line(
+    x: Any, s: int, taps: Any, st: int, y: Any, d: int, won: Any, dt: int, run: int, g: Any, a: int, first: int, stop: int,
+    shift: int, n: int, factors: Any, v: Any, v0: int, t: Any, t0: int,
+) -> None:  # fmt: skip
+    """Results `first` to `stop`, a vector each, of the `n` cells of a line, `run` apart; cell `shift` is the first."""
+    f, step, tap_step = g[a + FACTOR], g[a + STEP], g[a + TAP_STEP]
+    base = shift if step > 0 else g[a + SIZE] - shift - n
+    away = 0 if step > 0 else (n - 1) * run
+    total = scan_blocks(
+        x, s + away, taps, st + away, won, run * step, n, base, g[a + SCAN], tap_step, factors, f + shift, v, v0, t, t0
+    )
+    lanes = width(total)
+    table = g[a + SCAN_TABLE]
+    for r in range(first, stop):
+        # What a window without cells has is replaced, but it must be there.
+        i = min(max(g[table + 3 * r] - 2 * base, 0), 2 * n - 1) * lanes
+        j = min(max(g[table + 3 * r + 1] - 2 * base, 0), 2 * n - 1) * lanes
+        best = load(v, v0 + i)
+        if MAX:
+            value = load(v, v0 + j)
+            later = greater(value, best)
+            best = select(later, value, best)
+        else:
+            if i != j:
+                best = best + load(v, v0 + j)
+            if g[g[a + TABLE] + 3 * r + 2] == 0:
+                best = splat(0, best)
+        if AFTER:
+            best = best / splat(factors[f + r], best)
+        to = (r - first) * run
+        store(y, d + to, best)
+        if won is not None:
+            winner = select(later, load_like(t, t0 + j, best), load_like(t, t0 + i, best))
+            store(won, dt + to, winner + splat(g[table + 3 * r + 2], winner))
+    if MAX and not CAREFUL and any_lane(total != total):
+        careful(x, s, taps, st, y, d, won, dt, run, g, a, first, stop, shift, n, factors, v, v0, t, t0)
+
+
+@kernel
+def scan_axis(
+    x: Any, s: int, taps: Any, st: int, y: Any, d: int, won: Any, dt: int, outer: int, n: int, run: int, g: Any, a: int,
+    first: int, stop: int, shift: int, factors: Any, v: Any, v0: int, t: Any, t0: int,
+) -> None:  # fmt: skip
+    """As `read_axis`."""
+    lanes = width(load(x, 0))
+    for o in range(outer):
+        i, j = o * n * run, o * (stop - first) * run
+        for c0 in range(0, lanes if VECTOR else run, lanes):
+            c = 0 if VECTOR else min(c0, run - lanes)  # the last vector overlaps the one before it
+            scan_line(
+                x, s + i + c, taps, st + i + c, y, d + j + c, won, dt + j + c, run, g, a, first, stop, shift, n, factors,
+                v, v0, t, t0,
+            )  # fmt: skip
