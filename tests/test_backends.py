@@ -35,11 +35,12 @@ def refusal(name: str, case: Case, pool: Any) -> str | None:
 
 
 def maxima() -> list[Any]:
+    """`simd`, which compiles for each: "first" and, in turn, one of the others."""
     return [
         pytest.param(case, name, ties, id=f"{name}-{ties}-{case}")
         for name in OTHERS
-        for case in all_of(name)
-        for ties in TIES
+        for i, case in enumerate(all_of(name))
+        for ties in (TIES if name != "simd" else (TIES[0], TIES[1 + i % (len(TIES) - 1)]))
         if refusal(name, case, case.max_pool("reference", ties)) is None
     ]
 
