@@ -15,7 +15,7 @@ from typing import Any
 
 from pooling.jit import kernel
 from pooling.simd.program import FACTOR, FULL, FULL_STOP, STEP, STRIDE, TABLE, TAP_STEP
-from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, width
+from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, store_past, width
 
 # Bound when a pass is made:
 MAX = 1  # or 0: the sum
@@ -24,6 +24,7 @@ TAPPED = 0  # whether the source has taps of its own, of an axis after this one
 VECTOR = 0  # whether a run is one vector
 LAST = 0  # whether windows are walked back, so that the last of tied cells wins
 CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed, and `careful` does it again
+PAST = 0  # whether results are written past the caches (`past.py`)
 BEFORE, AFTER = (
     0,
     0,
@@ -78,7 +79,7 @@ def fold(
             suspect = suspect | (total != total)
         if AFTER:
             best = best / splat(factors[f], best)
-        store(y, d + c, best)
+        store_past(y, d + c, best, PAST)
         if won is not None:
             store(won, dt + c, winner)
     if MAX and not CAREFUL and any_lane(suspect):

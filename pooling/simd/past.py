@@ -3,8 +3,8 @@
 A cache line that is written in the ordinary way is read first, and what is larger than the caches nobody finds there later.
 Kernels that write whole lines write past the caches where they are bound to PAST: it spares memory a third of what it moves.
 Gradients of 13 to 51 MB in channels_last took half the time so, and 0.7 to 0.85 of it together with the next pass, which reads
-them; of 51 MB in rows as they lie 0.65 and 0.85. Such writes may come late, but the locked instruction by which a thread says
-that it is done waits for them.
+them; of 51 MB in rows as they lie 0.65 and 0.85; means of 3x3 at stride 1 over 19 MB in channels_last 0.7 and 0.9. Such writes
+may come late, but the locked instruction by which a thread says that it is done waits for them.
 """
 
 from __future__ import annotations
