@@ -29,14 +29,29 @@ WHOLE: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", WHOLE)
-@pytest.mark.parametrize("op", ["max", "avg"])
-def test_the_same_to_the_bit(monkeypatch: pytest.MonkeyPatch, name: str, op: str) -> None:
+MEANS = (
+    "channels, side by side",
+    "channels, stride 1",
+    "channels, asked by axes",
+    "channels, scanned",
+    "rows, side by side",
+    "rows that end within a line",
+)
+OTHER_DTYPES = [("channels, asked by axes", "avg", "float16"), ("channels, asked by axes", "max", "float64")]
+
+
+@pytest.mark.parametrize(
+    ("name", "op", "dtype"),
+    [*((name, "max", "float32") for name in WHOLE), *((name, "avg", "float32") for name in MEANS), *OTHER_DTYPES],
+)
+def test_the_same_to_the_bit(monkeypatch: pytest.MonkeyPatch, name: str, op: str, dtype: str) -> None:
     shape, window = WHOLE[name]
     layout: Any = "channels_last" if name.startswith("channels") else "channels_first"
     make: Any = pooling.MaxPool if op == "max" else pooling.AvgPool
     pool = make(**window, data_format=layout, backend="simd")
-    x = data(shape)
+    x = data(shape, dtype)
+    if pooling.backend("simd").why_not(x.shape, dtype, pool) is not None:
+        pytest.skip("this CPU does not convert float16")
     y, saved = pool.forward(x)
     dx = pool.backward(gradient_for(y), saved)
     monkeypatch.setattr(past, "LARGE", 0)

@@ -15,7 +15,7 @@ from pooling.axis import Axis, Regions, regions
 from pooling.backend import TIES
 from pooling.window import Window
 from tests.cases import Array, gradient_for, same_bits
-from tests.test_backends_property import arrays, steady, tame
+from tests.test_backends_property import arrays, costly, steady, tame
 
 OTHERS = [name for name in pooling.backends() if name != "reference"]
 COVERING = ("strided_slices", "numba_loops", "simd")
@@ -178,7 +178,7 @@ def test_regions_in_numba_loops(problem: Any) -> None:
     check(problem, ("numba_loops",))
 
 
-@steady
+@costly
 @given(pooled_regions(("float32",), st.just(2)))
 def test_regions_in_simd(problem: Any) -> None:
     check(problem, ("simd",))

@@ -168,7 +168,7 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
         scatter_planes = scatter_planes.over(scatter=scatter_regions)
         scatter_channels = scatter_channels.over(scatter=scatter_regions)
     if in_lanes:
-        scattered = cut(scatter_planes.over(VECTOR=1), program, outer, inner, dtype, False)
+        scattered = cut(scatter_planes.over(VECTOR=1), program, outer, inner, dtype, False, again=True)
         _, _, _, rows, where = scattered.given
         return replace(scattered, given=(outer, given.g, offsets, rows, where))
     chunk = inner

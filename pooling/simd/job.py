@@ -120,6 +120,7 @@ def cut(
     dtype: np.dtype[Any],
     between: bool,
     whole_strides: bool = False,
+    again: bool = False,
 ) -> Job:
     """The job of a kernel that goes band by band, over blocks of planes or over items.
 
@@ -129,6 +130,8 @@ def cut(
         Whether there are passes along axes, with buffers between them.
     whole_strides
         Whether bands may be cut only where a stride ends.
+    again
+        Whether a band costs what it reads, and not what it results in; with passes along axes it does.
     """
     lanes = lanes_of(dtype)
     pixel = lanes if inner == 1 else inner
@@ -136,13 +139,20 @@ def cut(
     def elements(cells: int, results: int) -> int:
         turned = (max(cells, 1) * program.slab + results * program.out_slab) * lanes if inner == 1 else 0
         return turned + (
-            chain_pixels(program, cells, results) * pixel + scan_vectors(program) * lanes if between else 1
+            chain_pixels(program, cells, results) * pixel + scan_vectors(program, cells) * lanes if between else 1
         )
 
     def moved(cells: int, results: int) -> int:
         return 0 if inner == 1 else max(cells * program.slab, results * program.out_slab) * inner
 
-    rows = bands(program, lambda c, r: max(elements(c, r), moved(c, r)) * wide(dtype).itemsize, whole_strides)
+    blocks = -(-outer // lanes) if inner == 1 else outer
+    wide_from = (2 if blocks == 1 else 1) if between or again else None
+    rows = bands(
+        program,
+        lambda c, r: max(elements(c, r), moved(c, r)) * wide(dtype).itemsize,
+        whole_strides,
+        wide_from=wide_from,
+    )
     # What cells reach may be wider than the band itself; a scatter needs room for all of it.
     most = max(
         elements(high - low, stop - first) + max(reach_high - reach_low - stop + first, 0) * program.out_slab * lanes
@@ -151,9 +161,8 @@ def cut(
     most_taps = (
         max(elements(high - low, stop - first) for first, stop, low, high, _, _ in rows.tolist()) if between else 1
     )
-    units = (-(-outer // lanes) if inner == 1 else outer) * len(rows)
     given = (outer if inner == 1 else inner, program.g, program.factors, rows, program.where)
-    return Job(kernel, given, units, in_lines(most), in_lines(most_taps if most else 0))
+    return Job(kernel, given, blocks * len(rows), in_lines(most), in_lines(most_taps if most else 0))
 
 
 def in_lines(n: int) -> int:

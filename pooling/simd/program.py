@@ -207,7 +207,8 @@ def scan_table(table: Array, size: int, step: int, tap_step: int, block: int) ->
     start = cell if step > 0 else size - 1 - cell
     end = start + np.maximum(count, 1) - 1
     second = np.where(start // block < end // block, 2 * end, -1)
-    # A window within one block is the block, or one that an edge cuts short.
+    # A run within one block is the block, or cut short by an edge, or, backward, a cell shorter: all begin where it begins,
+    # or end where it ends.
     first = np.where((second < 0) & (start % block == 0), 2 * end, 2 * start + 1)
     return np.stack([first, np.where(second < 0, first, second), tap - start * tap_step], axis=1)
 

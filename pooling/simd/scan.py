@@ -14,7 +14,7 @@ from typing import Any
 
 from pooling.jit import inlined, kernel
 from pooling.simd.program import FACTOR, SCAN, SCAN_TABLE, SIZE, STEP, TABLE, TAP_STEP
-from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, store_past, width
+from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, width
 
 # Bound when a pass is made, as in `axis.py`:
 MAX = 1
@@ -22,7 +22,6 @@ TAPPED = 0
 VECTOR = 0
 LAST = 0
 CAREFUL = 1
-PAST = 0
 BEFORE, AFTER = 0, 0
 
 
@@ -132,7 +131,7 @@ def scan_line(
         if AFTER:
             best = best / splat(factors[f + r], best)
         to = (r - first) * run
-        store_past(y, d + to, best, PAST)
+        store(y, d + to, best)
         if won is not None:
             winner = select(later, load_like(t, t0 + j, best), load_like(t, t0 + i, best))
             store(won, dt + to, winner + splat(g[table + 3 * r + 2], winner))

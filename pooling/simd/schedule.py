@@ -12,17 +12,13 @@ import numpy as np
 from pooling.axis import Axis
 from pooling.backend import Array
 from pooling.jit import Kernel
-from pooling.simd.program import Program
+from pooling.simd.program import FIELDS, SCAN, Program
 
 BAND = 1 << 18
 """Bytes that the buffers of a band should not exceed: a quarter of a common L2 cache."""
 
-SHARED, MORE = 2, 1 << 22
-"""Results that a band makes at least for each that reads cells of the band before, and bytes that its buffers may come to for it.
-
-A band reads anew what its first windows share with the last. With bands of one row 9x9 windows at stride 1 over 112x112 cells and
-64 channels took 4 times as long; with 4 results for each, in buffers larger than the cache, 1.2 to 2 times.
-"""
+MORE = 1 << 22
+"""Bytes that they may come to where narrower bands would do much of their work again, and four times those of one result."""
 
 SizeOf = Callable[[int, int], int]
 """Bytes of the buffers for so many cells and so many results along the band axis."""
@@ -39,7 +35,9 @@ class Plan:
     tap_elements: int
 
 
-def bands(program: Program, size_of: SizeOf, whole_strides: bool = False, limit: int = BAND) -> Array:
+def bands(
+    program: Program, size_of: SizeOf, whole_strides: bool = False, limit: int = BAND, wide_from: int | None = None
+) -> Array:
     """Rows (first, stop, low, high, reach_low, reach_high) along the band axis.
 
     Results `first` to `stop` read what lies from `low` to `high`; with results that are cells, the windows of those outputs
@@ -51,6 +49,10 @@ def bands(program: Program, size_of: SizeOf, whole_strides: bool = False, limit:
         Cut only where a stride ends.
     limit
         Bytes that the buffers should not exceed.
+    wide_from
+        Bands wanted at least, where a band's work is what it reads, some of which the band before has read too. Bands are then
+        widened beyond the limit, until they read at most half as much again as is theirs. With bands of one row 9x9 windows at
+        stride 1 over 112x112 cells and 64 channels took 4 times as long, with a quarter read again 1.2 to 2 times.
     """
     a = program.band_axis
     axis, table, results = program.axes[a], program.tables[a], program.out[a]
@@ -60,17 +62,20 @@ def bands(program: Program, size_of: SizeOf, whole_strides: bool = False, limit:
     other = cell + (count - 1) * program.steps[a]
     low = np.where(count > 0, np.minimum(cell, other), np.iinfo(np.int64).max)
     high = np.where(count > 0, np.maximum(cell, other) + 1, 0)
-    shared = (axis.span - axis.stride) // axis.stride if isinstance(axis, Axis) else 0
+    each = program.size[a] / max(results, 1)  # of what is read, a result's own
+    widest = 0 if wide_from is None else -(-results // wide_from)
     rows = []
     first = 0
     while first < results:
         stop = min(first + step, results)
         need = span_of(low, high, first, stop)
+        most = max(MORE, 4 * size_of(need[1] - need[0], stop - first)) if widest else limit
         while stop < results:
             more = min(stop + step, results)
             wider = span_of(low, high, first, more)
             nbytes = size_of(wider[1] - wider[0], more - first)
-            if nbytes > limit and (nbytes > MORE or more - first > SHARED * shared):
+            again = need[1] - need[0] > 1.5 * each * (stop - first)
+            if nbytes > limit and (nbytes > most or more - first > widest or not again):
                 break
             stop, need = more, wider
         # Of results that are outputs nobody asks what they reach: these are then numbers without a meaning.
@@ -96,9 +101,11 @@ def chain_pixels(program: Program, cells: int, results: int) -> int:
     return total
 
 
-def scan_vectors(program: Program) -> int:
-    """Vectors that scanning an axis needs."""
-    return 2 * max(program.size)
+def scan_vectors(program: Program, cells: int) -> int:
+    """Vectors that scans need for a band of so many cells: two for each cell of the longest line."""
+    n = list(program.size)
+    n[program.band_axis] = max(cells, 1)
+    return 2 * max([n[axis] for axis in program.passes if program.g[axis * FIELDS + SCAN]], default=0)
 
 
 def shifts_of(axis: Axis) -> list[int]:
