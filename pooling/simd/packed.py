@@ -1,4 +1,4 @@
-"""Vectors of several short rows: in and out of memory, by shuffles that are the same everywhere.
+"""Vectors of several short rows, or several vectors of one: in and out of memory, by shuffles that are the same everywhere.
 
 A vector has place for more results than a short row has. So it takes those of several rows, one after the other; where
 they come from is known when a kernel is compiled, and so is every shuffle.

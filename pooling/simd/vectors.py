@@ -2,7 +2,7 @@
 
 A vector is made by :func:`load`, :func:`load_like` or :func:`splat`; compared with ``> >= == !=`` it gives a mask, and masks
 combine with ``& | ~``; :func:`select` takes lanes by a mask. Arithmetic is ``+ - *``. Memory is a 1-D array and an
-element index: no bounds are checked, and no alignment is assumed except by :func:`store_stream`.
+element index: no bounds are checked, and no alignment is assumed except where it is written past the caches.
 
 How many lanes a vector has follows from the array's dtype and the CPU (:func:`lanes`), so that no kernel names a width.
 
