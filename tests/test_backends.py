@@ -11,6 +11,7 @@ import pytest
 import pooling
 from pooling.backend import TIES
 from pooling.simd import schedule
+from pooling.simd.program import forward_program
 from tests.cases import Array, Case, cases, gradient_for, pairs, same_bits
 
 OTHERS = [name for name in pooling.backends() if name != "reference"]
@@ -244,6 +245,25 @@ def test_bands_that_read_much_again(
         assert same_bits(back, dx)
     np.testing.assert_allclose(got, y, 1e-5, 1e-5)
     np.testing.assert_allclose(back, dx, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 25])
+@pytest.mark.parametrize("limit", [1, 100, 5000, 10**9])
+def test_bands_are_as_large_as_fits(kernel: int, limit: int) -> None:
+    problem = pooling.MaxPool(kernel, 1).problem((1, 1, 3000))
+    program = forward_program(problem, np.dtype(np.float32))
+
+    def size(cells: int, results: int) -> int:
+        return 2 * cells + results
+
+    rows = schedule.bands(program, size, limit=limit)
+    assert rows[0, 0] == 0
+    assert rows[-1, 1] == program.out[2]
+    assert (rows[1:, 0] == rows[:-1, 1]).all()
+    for first, stop, low, high, _, _ in rows.tolist():
+        assert (low, high) == (first, stop + kernel - 1)
+        assert size(high - low, stop - first) <= limit or stop == first + 1
+        assert size(high - low + 1, stop - first + 1) > limit or stop == program.out[2]
 
 
 @pytest.mark.parametrize("ties", ["first", "split"])
