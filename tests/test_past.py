@@ -19,7 +19,7 @@ WHOLE: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "channels, overlapping": ((2, 9, 7, 32), {"kernel_size": 3, "stride": 2, "padding": 1}),
     "channels, stride 1": ((2, 7, 6, 16), {"kernel_size": 3, "stride": 1, "padding": 1}),
     "channels, asked by axes": ((1, 9, 9, 16), {"kernel_size": 5, "stride": 1, "padding": 2}),
-    "channels, scanned": ((1, 20, 18, 32), {"kernel_size": 7, "stride": 1, "padding": 3}),
+    "channels, scanned": ((1, 20, 18, 32), {"kernel_size": 13, "stride": 1, "padding": 6}),
     "rows, side by side": ((2, 3, 6, 64), {"kernel_size": 2}),
     "rows, overlapping": ((2, 2, 7, 80), {"kernel_size": 3, "stride": 2, "padding": 1}),
     "rows that end within a line": ((2, 3, 6, 72), {"kernel_size": 2}),

@@ -12,6 +12,7 @@ import pooling
 from pooling.simd.blocks import ROWS_AT_ONCE, in_blocks
 from pooling.simd.gatherplan import few_ask
 from pooling.simd.program import backward_program, forward_program
+from pooling.simd.vectors import vector_bytes
 from tests.cases import Array, gradient_for, same_bits
 from tests.processes import run_python, works
 
@@ -44,7 +45,8 @@ def test_these_windows_are_those(window: dict[str, Any]) -> None:
     """Or what follows would test nothing."""
     problem = pooling.MaxPool(**window).problem((1, 1, 12, 12))
     assert in_blocks(forward_program(problem, FLOAT))["ROWS"] == ROWS_AT_ONCE
-    assert few_ask(backward_program(problem, FLOAT), problem)
+    if vector_bytes() == 64:  # with fewer lanes most of them scatter, as large windows do everywhere
+        assert few_ask(backward_program(problem, FLOAT), problem, FLOAT)
 
 
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])

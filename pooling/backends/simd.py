@@ -159,7 +159,7 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
         visit = tiles(program.axes, True, in_lanes)
         job = spread_planes if in_lanes else spread_channels
         return cut(job.over(visit=visit), program, outer, inner, dtype, False, True)
-    if few_ask(program, problem) or dtype == np.float16:  # whose numbers scalar code can't add
+    if few_ask(program, problem, dtype) or dtype == np.float16:  # whose numbers scalar code can't add
         return planned(gather_plan(problem, outer, inner, dtype))
     given = forward_program(problem, dtype)
     offsets = tap_offsets(given) * (lanes if in_lanes else inner)

@@ -14,15 +14,18 @@ from pooling.simd.gather import gather_channels, gather_planes
 from pooling.simd.gather_rows import ask_rows, ask_strides
 from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.schedule import Plan, bands, shifts_of
-from pooling.simd.vectors import lanes
+from pooling.simd.vectors import lanes, vector_bytes
 from pooling.taps import wide
 
-ASKED_TAPS, ASKED_OUTPUTS, ASKED_IN_ROW = 27, 16, 72
+ASKED_TAPS, ASKED_OUTPUTS, ASKED_IN_ROW = 25, 16, 72
 """Taps of a window, and outputs over a cell, up to which cells ask, in unrolled loops, and outputs do not scatter instead.
 
-With 36 taps (6x6, stride 2) asking took 1.2 to 1.7 times as long, with 25 outputs over a cell (5x5, stride 1) 1.1 times; with
-27 taps (3x3x3) and 8 outputs 0.5 to 0.75, with 16 of both (4x4, stride 1) 0.6 to 0.8. The last is how often a stride of a row
-is unrolled, kernel times stride: LLVM does so 72 times (9, stride 8), but at 156 (13, stride 12) it took 3 times as long.
+The more lanes, the more a question answers at once; an addition of a scatter is one. Without AVX-512, whose masks make a question
+two instructions, a cell asks no more outputs than a vector has lanes. Asking took, of the time of scattering, over channels:
+3x3 at stride 1 0.5 (16 lanes), 1.2 (8), 2.3 (4); at stride 2 0.3 to 0.6, 0.4 to 0.9, 0.7 to 1.5; 4x4 at stride 1 0.8, 2.0, 4.5;
+2x2 at stride 1 0.2, 0.3, 0.7. With 16 lanes 5x5 took 1.0 and in planes 1.4, 3x3x3 at stride 2 1.5 and 0.8, 6x6 at stride 2 1.2
+and 2.1. The last is how often a stride of a row is unrolled, kernel times stride: LLVM does so 72 times (9, stride 8), but at 156
+(13, stride 12) it took 3 times as long.
 """
 
 
@@ -31,13 +34,14 @@ def most_over(program: Program) -> list[int]:
     return [int(table[:, 2].max(initial=0)) for table in program.tables]
 
 
-def few_ask(program: Program, problem: Problem) -> bool:
+def few_ask(program: Program, problem: Problem, dtype: np.dtype[Any]) -> bool:
     """Whether a cell may ask each output over it by name."""
     if not problem.window.slides or problem.window.n_taps > ASKED_TAPS:
         return False
     d, h, w = most_over(program)
     row = program.axes[2]
-    return d * h * w <= ASKED_OUTPUTS and d * h * row.kernel * row.stride <= ASKED_IN_ROW
+    outputs = ASKED_OUTPUTS if vector_bytes() == 64 else lanes(dtype)
+    return d * h * w <= outputs and d * h * row.kernel * row.stride <= ASKED_IN_ROW
 
 
 @lru_cache(maxsize=512)
@@ -47,7 +51,7 @@ def gather_plan(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
     tied, split = problem.ties in ("split", "all"), problem.ties == "split"
     in_lanes, most = inner == 1, most_over(program)
     # Where many may win one kernel does for all windows: its own for each took 0.8 of the time, but seconds to compile.
-    unrolled = not tied and few_ask(program, problem)
+    unrolled = not tied and few_ask(program, problem, dtype)
     in_strides = unrolled and dtype != np.float16
     names = {"VECTOR": int(in_lanes), "HALVES": int(dtype == np.float16)}
     if unrolled:

@@ -47,8 +47,8 @@ def scatter_row(
     for w in range(n):
         if g[table + 3 * w + 2] > 0:
             for c in range(first, stop):
-                cell = np.uintp(p + offsets[won[t + c]] + c)  # unsigned: no check for negative indices
-                dx[cell] += dy[q + c]
+                cell = np.uintp(p + offsets[won[np.uintp(t + c)]] + c)  # unsigned: no check for negative indices
+                dx[cell] += dy[np.uintp(q + c)]
         p += by
         q += pixel
         t += pixel
