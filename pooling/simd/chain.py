@@ -181,7 +181,7 @@ def chain(
         made = {"TAPPED": int(i > 1), "VECTOR": vector}
         one = (scan.scan_axis if scanned else read_axis.over(COUNT=count)).over(**made, **own)
         if floats:
-            again = scan.scan_line.over(careful=scan.nothing) if scanned else fold.over(careful=nothing, COUNT=0)
+            again = scan.scan_lines.over(careful=scan.nothing) if scanned else fold.over(careful=nothing, COUNT=0)
             one = one.over(CAREFUL=0, careful=again.over(CAREFUL=1, PAST=0, **made, **bound).apart())
         if i < len(program.passes):
             one = one.over(PAST=0)  # what is in the buffers is read at once

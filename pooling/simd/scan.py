@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from pooling.jit import inlined, kernel
-from pooling.simd.program import FACTOR, SCAN, SCAN_TABLE, SIZE, STEP, TABLE, TAP_STEP
+from pooling.simd.program import FACTOR, SCAN, SCAN_TABLE, SIZE, STEP, TABLE, TAP_STEP, TOGETHER
 from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, width
 
 # Bound when a pass is made, as in `axis.py`:
@@ -28,7 +30,7 @@ BEFORE, AFTER = 0, 0
 @kernel
 def nothing(
     x: Any, s: int, taps: Any, st: int, y: Any, d: int, won: Any, dt: int, run: int, g: Any, a: int, first: int, stop: int,
-    shift: int, n: int, factors: Any, v: Any, v0: int, t: Any, t0: int,
+    shift: int, n: int, factors: Any, v: Any, v0: int, t: Any, t0: int, last: int, many: int,
 ) -> None:  # fmt: skip
     """What is called instead of `careful` by itself."""
 
@@ -101,42 +103,57 @@ def scan_blocks(
 
 
 @kernel
-def scan_line(
+def scan_lines(
     x: Any, s: int, taps: Any, st: int, y: Any, d: int, won: Any, dt: int, run: int, g: Any, a: int, first: int, stop: int,
-    shift: int, n: int, factors: Any, v: Any, v0: int, t: Any, t0: int,
+    shift: int, n: int, factors: Any, v: Any, v0: int, t: Any, t0: int, last: int, many: int,
 ) -> None:  # fmt: skip
-    """Results `first` to `stop`, a vector each, of the `n` cells of a line, `run` apart; cell `shift` is the first."""
+    """Results `first` to `stop` of the `n` cells of lines, `run` apart; cell `shift` is the first.
+
+    A cell has `many` vectors side by side, the last of them `last` elements from the first. Their results are written side by
+    side, too: line by line the lines of the cache came too far apart to be fetched in time.
+    """
     f, step, tap_step = g[a + FACTOR], g[a + STEP], g[a + TAP_STEP]
     base = shift if step > 0 else g[a + SIZE] - shift - n
     away = 0 if step > 0 else (n - 1) * run
-    total = scan_blocks(
-        x, s + away, taps, st + away, won, run * step, n, base, g[a + SCAN], tap_step, factors, f + shift, v, v0, t, t0
-    )
+    total = splat(0, load(v, 0))
     lanes = width(total)
-    table = g[a + SCAN_TABLE]
+    parts = 2 * n * lanes
+    for k in range(many):
+        c = min(k * lanes, last)
+        total = total + scan_blocks(
+            x, s + c + away, taps, st + c + away, won, run * step, n, base, g[a + SCAN], tap_step, factors, f + shift,
+            v, v0 + k * parts, t, t0 + k * parts,
+        )  # fmt: skip
+    of_values, of_taps = v0 - 2 * base * lanes, t0 - 2 * base * lanes
     for r in range(first, stop):
-        # What a window without cells has is replaced, but it must be there.
-        i = min(max(g[table + 3 * r] - 2 * base, 0), 2 * n - 1) * lanes
-        j = min(max(g[table + 3 * r + 1] - 2 * base, 0), 2 * n - 1) * lanes
-        best = load(v, v0 + i)
-        if MAX:
-            value = load(v, v0 + j)
-            later = greater(value, best)
-            best = select(later, value, best)
-        else:
-            if i != j:
-                best = best + load(v, v0 + j)
-            if g[g[a + TABLE] + 3 * r + 2] == 0:
-                best = splat(0, best)
-        if AFTER:
-            best = best / splat(factors[f + r], best)
-        to = (r - first) * run
-        store(y, d + to, best)
-        if won is not None:
-            winner = select(later, load_like(t, t0 + j, best), load_like(t, t0 + i, best))
-            store(won, dt + to, winner + splat(g[table + 3 * r + 2], winner))
+        row = np.uintp(g[a + SCAN_TABLE] + 3 * r)  # unsigned: no check for negative indices
+        i, j, shifted = g[row], g[row + np.uintp(1)], g[row + np.uintp(2)]
+        if not MAX:  # what a sum without terms has is replaced, but it must be there
+            i = min(max(i, 2 * base), 2 * (base + n) - 1)
+            j = min(max(j, 2 * base), 2 * (base + n) - 1)
+        for k in range(many):
+            to = (r - first) * run + min(k * lanes, last)
+            best = load(v, of_values + i * lanes + k * parts)
+            if MAX:
+                value = load(v, of_values + j * lanes + k * parts)
+                later = greater(value, best)
+                best = select(later, value, best)
+            else:
+                if i != j:
+                    best = best + load(v, of_values + j * lanes + k * parts)
+                if g[g[a + TABLE] + 3 * r + 2] == 0:
+                    best = splat(0, best)
+            if AFTER:
+                best = best / splat(factors[f + r], best)
+            store(y, d + to, best)
+            if won is not None:
+                fall = load_like(t, of_taps + i * lanes + k * parts, best)
+                winner = select(later, load_like(t, of_taps + j * lanes + k * parts, best), fall)
+                store(won, dt + to, winner + splat(shifted, winner))
     if MAX and not CAREFUL and any_lane(total != total):
-        careful(x, s, taps, st, y, d, won, dt, run, g, a, first, stop, shift, n, factors, v, v0, t, t0)
+        careful(
+            x, s, taps, st, y, d, won, dt, run, g, a, first, stop, shift, n, factors, v, v0, t, t0, last, many
+        )  # fmt: skip
 
 
 @kernel
@@ -146,11 +163,12 @@ def scan_axis(
 ) -> None:  # fmt: skip
     """As `read_axis`."""
     lanes = width(load(x, 0))
+    together = TOGETHER if won is not None else TOGETHER // 2
     for o in range(outer):
         i, j = o * n * run, o * (stop - first) * run
-        for c0 in range(0, lanes if VECTOR else run, lanes):
-            c = 0 if VECTOR else min(c0, run - lanes)  # the last vector overlaps the one before it
-            scan_line(
+        for c in range(0, lanes if VECTOR else run, together * lanes):
+            left = lanes if VECTOR else run - c
+            scan_lines(
                 x, s + i + c, taps, st + i + c, y, d + j + c, won, dt + j + c, run, g, a, first, stop, shift, n, factors,
-                v, v0, t, t0,
+                v, v0, t, t0, left - lanes, min(together, -(-left // lanes)),
             )  # fmt: skip

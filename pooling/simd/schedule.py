@@ -13,7 +13,7 @@ import numpy as np
 from pooling.axis import Axis
 from pooling.backend import Array
 from pooling.jit import Kernel
-from pooling.simd.program import FIELDS, SCAN, Program
+from pooling.simd.program import FIELDS, SCAN, TOGETHER, Program
 
 BAND = 1 << 18
 """Bytes that the buffers of a band should not exceed: a quarter of a common L2 cache."""
@@ -112,10 +112,10 @@ def chain_pixels(program: Program, cells: int, results: int) -> int:
 
 
 def scan_vectors(program: Program, cells: int) -> int:
-    """Vectors that scans need for a band of so many cells: two for each cell of the longest line."""
+    """Vectors that scans need for a band of so many cells: two for each cell of the longest lines."""
     n = list(program.size)
     n[program.band_axis] = max(cells, 1)
-    return 2 * max([n[axis] for axis in program.passes if program.g[axis * FIELDS + SCAN]], default=0)
+    return 2 * TOGETHER * max([n[axis] for axis in program.passes if program.g[axis * FIELDS + SCAN]], default=0)
 
 
 def shifts_of(axis: Axis) -> list[int]:
