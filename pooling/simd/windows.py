@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from pooling.jit import Kernel, kernel
 from pooling.simd.blocks import in_blocks, pool_block
 from pooling.simd.program import FACTOR, FIELDS, FULL, FULL_STOP, KERNEL, SCAN, STEP, TABLE, TAP_STEP, Program
@@ -148,14 +150,14 @@ def pool_windows(
                 q += (ROWS - 1) * next_row
                 done = ROWS
                 continue
+            suspect = load(x, x0) != load(x, x0)
             for w in range(box[4], box[5]):
-                at = row + max(g[w_table + 3 * w] - box[8], 0) * pixel
+                at = row + max(g[np.uintp(w_table + 3 * w)] - box[8], 0) * pixel
                 divisor = factors[0]
                 if not MAX:
                     divisor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
                     divisor = divisor * factors[g[2 * FIELDS + FACTOR] + w]
                 if INSIDE or full <= w < full_stop:
-                    suspect = load(x, at) != load(x, at)
                     for c0 in range(0, pixel, lanes):
                         c = 0 if VECTOR else min(c0, pixel - lanes)
                         cell = at + c
@@ -184,15 +186,18 @@ def pool_windows(
                         store_past(y, y0 + q + c, best, PAST)
                         if won is not None:
                             store(won, t0 + q + c, winner)
-                    if MAX and FLOATS and any_lane(suspect):
-                        careful_window(
-                            x, at, y, y0 + q, won, t0 + q, pixel, g, d_by, h_by, w_by, k_d, k_h, k_w, first_tap, divisor
-                        )
                 else:
                     n_d, n_h, n_w = g[d_table + 3 * d + 2], g[h_table + 3 * h + 2], g[w_table + 3 * w + 2]
                     tap = g[d_table + 3 * d + 1] + g[h_table + 3 * h + 1] + g[w_table + 3 * w + 1]
                     edge(x, at, y, y0 + q, won, t0 + q, pixel, g, d_by, h_by, w_by, n_d, n_h, n_w, tap, divisor)
                 q += pixel
+            if MAX and FLOATS and any_lane(suspect):
+                for w in range(full, full_stop):
+                    at = row + max(g[w_table + 3 * w] - box[8], 0) * pixel
+                    o = q + (w - box[5]) * pixel
+                    careful_window(
+                        x, at, y, y0 + o, won, t0 + o, pixel, g, d_by, h_by, w_by, k_d, k_h, k_w, first_tap, factors[0]
+                    )
 
 
 def windows(program: Program, maximum: bool, in_lanes: bool, floats: bool, last: bool) -> Kernel[..., Any]:
