@@ -2,6 +2,9 @@
 
 Lane by lane, with plain scalar code: one addition per output, however large the window, where asking every cell for the
 windows over it takes a comparison per tap. Outputs come in order, so the sums have one order at any thread count.
+
+Indices that Numba checks for being negative made an addition take two to three times as long. Gathers and scatters of whole
+vectors were not tried; CPUs mended against Downfall take a gather apart.
 """
 
 from __future__ import annotations
