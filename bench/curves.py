@@ -10,12 +10,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.environment import size_text
 from bench.results import Bandwidth, Results, Timing
-from bench.studies import LAYOUTS, SUBJECT
+from bench.studies import LAYOUTS, PASSES, SUBJECT
 from bench.style import look, ranked
-from bench.workloads import Direction
 
 ROOFS = {"read": ":", "write": "--", "copy": "-"}
-PASSES: dict[Direction, str] = {"forward_train": "#0072B2", "backward": "#D55E00"}
+COLOURS = ("#0072B2", "#D55E00")
 
 
 def size_axis(ax: Axes, last: int) -> None:
@@ -50,12 +49,12 @@ def roof(results: Results) -> Figure:
     for kind, line in ROOFS.items():
         points = sorted((row.nbytes, row.gb_per_s) for row in bandwidths if row.kind == kind)
         ax.plot([n for n, _ in points], [rate for _, rate in points], color="#333333", linestyle=line, label=kind)
-    for direction, colour in PASSES.items():
+    for direction, colour in zip(PASSES, COLOURS, strict=True):
         for layout in LAYOUTS:
             own = [
                 row
-                for row in results.of(Timing, stage="workloads", direction=direction, contender=SUBJECT)
-                if results.workloads[row.workload].data_format == layout
+                for row in results.of(Timing, direction=direction, contender=SUBJECT)
+                if row.stage in ("workloads", "beyond") and results.workloads[row.workload].data_format == layout
             ]
             style: dict[str, Any] = {"color": colour, "marker": "o" if layout == "channels_first" else "s"}
             style["markerfacecolor"] = colour if layout == "channels_first" else "none"

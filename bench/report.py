@@ -64,6 +64,7 @@ def write(results: Results, folder: Path) -> Path:
         summaries=summaries(results),
         prices=prices(results),
         reached=reached(results),
+        beyond=[r for r in reached(results) if r.timing.stage == "beyond"],
         fit=fit,
         race=race,
         ladder=ladder,

@@ -28,7 +28,7 @@ NORMAL_IQR = 1.349
 """Interquartile range of a normal distribution, in standard deviations."""
 
 Kind = Literal["backend", "peer"]
-Stage = Literal["workloads", "sizes", "threads", "kernels", "prices"]
+Stage = Literal["workloads", "sizes", "threads", "kernels", "prices", "beyond"]
 BandwidthKind = Literal["read", "write", "copy"]
 
 

@@ -11,16 +11,20 @@ from dataclasses import replace
 
 from bench import roofline
 from bench.contenders import Contender
+from bench.environment import Machine
 from bench.measure import Patience, measure, measure_together
 from bench.results import Row
 from bench.task import Progress, Task
-from bench.workloads import Workload
+from bench.workloads import Direction, Workload
 from pooling.operators import DataFormat
 
 SUBJECT = "simd"
 """The backend that kernel sizes and prices are about."""
 
 LAYOUTS: tuple[DataFormat, ...] = ("channels_first", "channels_last")
+
+PASSES: tuple[Direction, ...] = ("forward_train", "backward")
+"""The two passes of a training step, apart."""
 
 SCALING = ("simd", "numba_loops", "strided_slices")
 SCALED = ("mnist_conv1", "vgg16_block5", "resnet50_stem")
@@ -36,6 +40,15 @@ KERNEL_RIVALS = ("pytorch", "pytorch_channels_last", "onednn")
 KERNEL_OUTPUT = (4, 64, 32, 32)
 """What every kernel size puts out: little enough to stay in a cache, so that the kernel's work shows, and not memory's."""
 
+BEYOND = 2
+"""Times the last cache that arrays hold at least where memory itself is what is measured."""
+
+BEYOND_WINDOWS = ((2, 2, 0), (3, 2, 1))
+"""Kernel size, stride and padding there."""
+
+BEYOND_ROOM = 8
+"""Times such an array that the machine's memory must hold: its gradient, results, and those they are compared with."""
+
 ROOF_TASK = "roofline"
 
 
@@ -46,6 +59,44 @@ def roofline_task(sizes: Sequence[int], threads: int) -> Task:
         return [*roofline.measure(threads=threads, sizes=sizes, progress=progress)]
 
     return Task(ROOF_TASK, 2 + 0.25 * len(sizes), work)
+
+
+def beyond(last_cache: int) -> tuple[Workload, ...]:
+    """Small windows over arrays that no cache holds, by layout.
+
+    Examples
+    --------
+    >>> [workload.nbytes > 2 * 2**20 for workload in beyond(2**20)]
+    [True, True, True, True]
+    """
+    image = Workload("beyond", "memory", (1, 64, 112, 112), 2)
+    items = BEYOND * last_cache // image.nbytes + 1
+    return tuple(
+        replace(image, shape=(items, *image.shape[1:]), kernel_size=k, stride=s, padding=p, data_format=data_format)
+        for k, s, p in BEYOND_WINDOWS
+        for data_format in LAYOUTS
+    )
+
+
+def beyond_tasks(contenders: Sequence[Contender], machine: Machine, patience: Patience, threads: int) -> Iterator[Task]:
+    """Both passes over arrays that no cache holds; nothing where caches are not known, or memory would not hold them."""
+    subject = tuple(contender for contender in contenders if contender.name == SUBJECT)
+    if not subject or not machine.caches:
+        return
+
+    def task(workload: Workload) -> Task:
+        def work(progress: Progress) -> list[Row]:
+            return [
+                *measure(
+                    workload, subject, patience, threads=threads, stage="beyond", directions=PASSES, progress=progress
+                )
+            ]
+
+        return Task(f"beyond {workload.id}", 1.6 * patience.budget_s + 10, work, (workload,))
+
+    for workload in beyond(max(machine.caches.values())):
+        if BEYOND_ROOM * workload.nbytes <= machine.memory:
+            yield task(workload)
 
 
 def thread_counts(most: int) -> tuple[int, ...]:

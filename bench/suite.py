@@ -21,9 +21,9 @@ from bench.measure import Patience, measure
 from bench.mnist.networks import PoolKind
 from bench.mnist.train import History, Settings, race, train
 from bench.results import LayerTime, Results, ResultsError, Row, Stage, Training, load, save
-from bench.studies import KERNELS, kernel_tasks, price_tasks, roofline_task, thread_tasks
+from bench.studies import KERNELS, PASSES, beyond_tasks, kernel_tasks, price_tasks, roofline_task, thread_tasks
 from bench.task import Progress, Task
-from bench.workloads import DIRECTIONS, Direction, Preset, Workload, ladder, of_preset
+from bench.workloads import DIRECTIONS, Preset, Workload, ladder, of_preset
 
 STEP_S = 0.02
 """About how long a training step takes: for the time left alone."""
@@ -48,6 +48,8 @@ class Effort:
         Of the accuracy runs; None is all images.
     roof
         Sizes at which bandwidth is measured.
+    beyond
+        Whether arrays that no cache holds are pooled, too.
     kernels
         Kernel sizes whose time is compared.
     setup_s
@@ -63,6 +65,7 @@ class Effort:
     images: int | None = None
     test_images: int | None = None
     roof: tuple[int, ...] = roofline.SIZES
+    beyond: bool = True
     kernels: tuple[int, ...] = KERNELS
     setup_s: float | None = None
 
@@ -78,6 +81,7 @@ EFFORTS: dict[Preset, Effort] = {
         3200,
         2000,
         roof=roofline.SIZES[::3],
+        beyond=False,
         kernels=(3, 7, 13, 31),
         setup_s=5.0,
     ),
@@ -86,8 +90,7 @@ EFFORTS: dict[Preset, Effort] = {
 }
 
 SIZED = ("block_reduce", "argmax_switches", "strided_reshape", "strided_slices", "numba_loops", "simd")
-SIZED_DIRECTIONS: tuple[Direction, ...] = ("forward_train", "backward")
-"""Backends whose time is shown against the size of the arrays, and in which directions."""
+"""Backends whose time is shown against the size of the arrays."""
 
 
 class Watch:
@@ -223,6 +226,8 @@ def tasks_of(preset: Preset, threads: int, contenders: tuple[Contender, ...], da
     for workload in workloads:
         yield timing_task("workloads", workload, contenders, effort.patience, threads)
     yield roofline_task(effort.roof, threads)
+    if effort.beyond:
+        yield from beyond_tasks(contenders, machine(), effort.patience, threads)
     limit = effort.test_images
     tested = replace(dataset, test_images=dataset.test_images[:limit], test_labels=dataset.test_labels[:limit])
     kinds: tuple[PoolKind, ...] = ("max", "avg")
@@ -259,7 +264,7 @@ def gradient_rows(cases: int | None, progress: Progress) -> list[Row]:
 def timing_task(
     stage: Stage, workload: Workload, contenders: tuple[Contender, ...], patience: Patience, threads: int
 ) -> Task:
-    directions = DIRECTIONS if stage == "workloads" else SIZED_DIRECTIONS
+    directions = DIRECTIONS if stage == "workloads" else PASSES
 
     def work(progress: Progress) -> list[Row]:
         return [

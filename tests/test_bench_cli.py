@@ -34,6 +34,7 @@ TINY = Effort(
     64,
     50,
     roof=(1 << 16,),
+    beyond=False,
     kernels=(2, 3),
     setup_s=5.0,
 )

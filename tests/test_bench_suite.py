@@ -27,6 +27,7 @@ TINY = Effort(
     128,
     50,
     roof=(1 << 16,),
+    beyond=False,
     kernels=(2, 3),
 )
 ROWS = len(backends())

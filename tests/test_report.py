@@ -72,7 +72,7 @@ def empty() -> Results:
 def results() -> Results:
     found = empty()
     rows: list[Row] = [*verdicts(1), *tie_examples(), *answers(frameworks=False)]
-    for stage in ("workloads", "sizes"):
+    for stage in ("workloads", "sizes", "beyond"):
         for workload in WORKLOADS[: 2 if stage == "workloads" else 1]:
             rows += measure(workload, EVERYBODY, HASTE, threads=1, stage=stage)
     for threads in (1, 2):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import pooling
 from bench.contenders import backends, of_backend
+from bench.environment import machine
 from bench.measure import Patience
 from bench.results import Bandwidth, Timing
 from bench.studies import (
+    BEYOND_ROOM,
     KERNELS,
     LAYOUTS,
+    PASSES,
     SCALED,
     SCALING,
     SUBJECT,
+    beyond,
+    beyond_tasks,
     kernel_tasks,
     of_kernel,
     price_tasks,
@@ -42,6 +49,27 @@ def test_names_of_the_studies_exist() -> None:
     names = {workload.name for workload in WORKLOADS if workload.data_format == "channels_first"}
     assert set(SCALED) <= names
     assert {SUBJECT, *SCALING} <= set(pooling.backends())
+
+
+def test_what_no_cache_holds_is_twice_as_large_in_both_layouts() -> None:
+    cache = 10**7
+    workloads = beyond(cache)
+    assert all(2 * cache < workload.nbytes < 2 * cache + 4 * 64 * 112 * 112 + 1 for workload in workloads)
+    assert {(w.kernel_size, w.stride, w.data_format) for w in workloads} == {(k, 2, f) for k in (2, 3) for f in LAYOUTS}
+
+
+def test_what_no_cache_holds_is_pooled_in_both_passes_where_memory_holds_it() -> None:
+    small = replace(machine(), caches={"L1": 1 << 10, "L2": 1 << 12})
+    largest = max(workload.nbytes for workload in beyond(1 << 12))
+    tasks = list(beyond_tasks(backends(), replace(small, memory=BEYOND_ROOM * largest), BRIEF, 1))
+    assert len(tasks) == 4
+    rows = tasks[0].work(lambda done: None)
+    assert [(r.stage, r.contender, r.direction) for r in rows if isinstance(r, Timing)] == [
+        ("beyond", SUBJECT, direction) for direction in PASSES
+    ]
+    assert not list(beyond_tasks(backends(), replace(small, memory=BEYOND_ROOM * largest - 1), BRIEF, 1))
+    assert not list(beyond_tasks(backends(), replace(small, caches={}), BRIEF, 1))
+    assert not list(beyond_tasks([of_backend(pooling.backend("reference"))], small, BRIEF, 1))
 
 
 def test_thread_counts_end_with_all_of_them() -> None:
