@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pooling.jit import inlined, kernel
+from pooling.simd.ahead import fetch
 from pooling.simd.box import band_box
 from pooling.simd.program import FACTOR, FIELDS, FULL, FULL_STOP, OUT, SIZE, STEP, TABLE
 from pooling.simd.strides import load_n, load_taps, picked
@@ -31,6 +32,7 @@ LAST = 0  # whether the last of tied cells wins: windows are then walked back
 CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed
 OVER = 0  # whether a row's only vector may be longer than the row: what it writes too much, the next row overwrites
 MARGINS = 0  # whether rows are copied with margins
+AHEAD = 0  # how many rows of a window the one above does not have, where x is fetched ahead
 
 
 @kernel
@@ -51,6 +53,8 @@ def bring(a: Any, i: int, n: int, b: Any, p: int) -> None:
     for k0 in range(0, n, lanes):
         k = min(k0, n - lanes)
         store(b, p + k, load(a, i + k))
+        if AHEAD:
+            fetch(a, i + k)
 
 
 @kernel
@@ -86,6 +90,11 @@ def pool_run(
             winner = splat(first, load_like(won, 0, best))
             if MARGINS:
                 winner = winner + load_like(taps, o, best)
+        if not MARGINS:
+            for j in range(AHEAD):
+                row = at + o * S_W + ((-j if LAST else K_H - 1 - j) * D_H) * line
+                for k in range(S_W):
+                    fetch(x, row + k * LANES)
         for i in range(n_d):
             for j in range(n_h):
                 cells = load_taps(x, at + o * S_W + sign * (i * D_D * plane + j * D_H * line), LANES, S_W, K_W, D_W)
