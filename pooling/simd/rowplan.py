@@ -84,7 +84,9 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     last = problem.op == "max" and problem.ties == "last"
     names = constants(problem, program) | {"BEFORE": w.before, "LAST": int(last), "MARGINS": int(margins)}
     h = program.axes[1]
-    names["AHEAD"] = min(h.stride, h.kernel) if problem.window.n_taps > w.stride * h.stride * program.axes[0].stride else 0
+    names["AHEAD"] = (
+        min(h.stride, h.kernel) if problem.window.n_taps > w.stride * h.stride * program.axes[0].stride else 0
+    )
     careful = careful_run.over(**names, LANES=fills, OVER=0, CAREFUL=1, careful=nothing)
     kernel = forward_rows.over(**names, LANES=over, OVER=longer, CAREFUL=int(dtype.kind != "f"), careful=careful)
     edge = lowest(dtype) if problem.op == "max" else dtype.type(0)
