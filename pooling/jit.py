@@ -328,13 +328,15 @@ def fingerprint() -> str:
     """A digest of the library's sources and of the versions that compile them."""
     from pathlib import Path
 
+    import llvmlite
     import numpy as np
 
     from pooling.compiler import numba
 
-    versions = repr((sys.version, np.__version__, numba.__version__)).encode()
-    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py"))]
-    return digest(versions, *sources)[:16]
+    root = Path(__file__).parent
+    versions = repr((sys.version, np.__version__, numba.__version__, llvmlite.__version__))
+    sources = {str(path.relative_to(root)): digest(path.read_bytes()) for path in sorted(root.rglob("*.py"))}
+    return digest(versions.encode(), repr(sources).encode())[:16]
 
 
 def digest(*parts: bytes) -> str:

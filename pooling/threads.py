@@ -52,6 +52,9 @@ _crew: _Crew | None = None
 _threads: int | None = None
 _worker = local()
 
+MOST_THREADS = 1 << 12
+"""More than any machine has CPUs for one process; a number beyond that is a slip, and starting so many might fail halfway."""
+
 UNSHARED = np.zeros(0, np.int64)
 """The letter box of work that its caller does alone."""
 
@@ -105,8 +108,12 @@ class _Crew:
         self.box[CPU] = -1
         self.writing = Lock()  # who has it may use the letter box
         self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        for _ in range(n):
-            Thread(target=self._serve, name="pooling", daemon=True).start()
+        for started in range(n):
+            try:
+                Thread(target=self._serve, name="pooling", daemon=True).start()
+            except RuntimeError:  # the system gives no more: those that there are do the work
+                self.n = started
+                break
 
     def _serve(self) -> None:
         _worker.busy = True
@@ -126,8 +133,10 @@ def get_num_threads() -> int:
         return _threads
     from_environment = os.environ.get("POOLING_NUM_THREADS")
     if from_environment:
-        if not from_environment.strip().isdigit() or int(from_environment) < 1:
-            raise PoolingError(f"POOLING_NUM_THREADS={from_environment!r}: it must be a positive integer")
+        if not from_environment.strip().isdigit() or not 1 <= int(from_environment) <= MOST_THREADS:
+            raise PoolingError(
+                f"POOLING_NUM_THREADS={from_environment!r}: it must be an integer from 1 to {MOST_THREADS}"
+            )
         return int(from_environment)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -139,13 +148,15 @@ def chosen_threads() -> int | None:
     return _threads
 
 
-def set_num_threads(n: int | None) -> None:
+def set_num_threads(n: int | np.integer[Any] | None) -> None:
     """Let every later call use `n` threads; None goes back to POOLING_NUM_THREADS or the CPUs of this process."""
     global _threads, _crew
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
-        raise PoolingError(f"n={n!r}: the number of threads must be a positive int, or None for the default")
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= MOST_THREADS):
+        raise PoolingError(
+            f"n={n!r}: the number of threads must be an int from 1 to {MOST_THREADS}, or None for the default"
+        )
     with _lock:
-        _threads = n
+        _threads = None if n is None else int(n)
         if _crew is not None:
             _crew.dismiss()  # once they have done what is waiting
             _crew = None

@@ -53,7 +53,11 @@ def test_the_fingerprint_is_of_every_source(tmp_path: Path, monkeypatch: pytest.
         helper = copy / "simd" / "vectors.py"
         helper.write_text(helper.read_text() + "\n# edited\n")
         fingerprint.cache_clear()
-        assert fingerprint() != before
+        edited = fingerprint()
+        assert edited != before
+        helper.rename(helper.with_name("words.py"))
+        fingerprint.cache_clear()
+        assert fingerprint() not in (before, edited)
     finally:
         monkeypatch.undo()
         fingerprint.cache_clear()

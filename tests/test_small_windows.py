@@ -63,6 +63,30 @@ def test_every_size(window: dict[str, Any], data_format: str) -> None:
 
 
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (3, 1), (5, 5)])
+@pytest.mark.parametrize("lonely", [True, False])
+def test_a_nan_in_one_of_many_bands_of_a_row(kernel: int, stride: int, lonely: bool, data_format: str) -> None:
+    """Windows are pooled again where it is noticed, and nowhere else: other bands of the row are others' to write."""
+    n = 60000
+    window: Any = {"kernel_size": kernel, "stride": stride, "padding": kernel // 2, "data_format": data_format}
+    if not lonely:
+        window |= {"kernel_size": (1, kernel), "stride": (1, stride), "padding": (0, kernel // 2)}
+    simd, slices = (pooling.MaxPool(backend=name, **window) for name in ("simd", "strided_slices"))
+    spatial = (n,) if lonely else (1, n)
+    shape = (1, 16, *spatial) if data_format == "channels_first" else (1, *spatial, 16)
+    for at in (0, 5, n // 2, n - 1):
+        x = np.random.default_rng(at).standard_normal(shape).astype(FLOAT)
+        x.reshape((16, n) if data_format == "channels_first" else (n, 16))[(3, at) if shape[1] == 16 else (at, 3)] = (
+            np.nan
+        )
+        (y, saved), (expected, saved_expected) = simd.forward(x), slices.forward(x)
+        assert same_bits(y, expected), at
+        assert same_bits(simd(x), y), at
+        dy = gradient_for(y)
+        assert same_bits(simd.backward(dy, saved), slices.backward(dy, saved_expected)), at
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_other_dtypes(stride: int, dtype: str, data_format: str) -> None:

@@ -39,6 +39,49 @@ def test_every_part_is_done_once(n: int) -> None:
         assert (done == 1).all()
 
 
+@pytest.mark.parametrize("n", [0, -1, True, 1.0, "2", threads.MOST_THREADS + 1, 10**20])
+def test_an_impossible_number_of_threads_is_refused(n: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(pooling.PoolingError, match="number of threads must be an int from 1"):
+        pooling.set_num_threads(n)
+    if n not in (True, "2"):
+        monkeypatch.setenv("POOLING_NUM_THREADS", str(n))
+        with pytest.raises(pooling.PoolingError, match="POOLING_NUM_THREADS="):
+            pooling.get_num_threads()
+
+
+def test_integers_of_numpy_count_threads() -> None:
+    pooling.set_num_threads(np.int64(2))
+    assert pooling.get_num_threads() == 2
+    assert type(pooling.get_num_threads()) is int
+
+
+def test_fewer_threads_than_asked_for_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may give no more: whoever there is goes on."""
+    started: list[threading.Thread] = []
+
+    class Scarce(threading.Thread):
+        def start(self) -> None:
+            if len(started) == 2:
+                raise RuntimeError("can't start new thread")
+            started.append(self)
+            super().start()
+
+    monkeypatch.setattr(threads, "Thread", Scarce)
+    pooling.set_num_threads(50)
+    done = np.zeros(100, int)
+
+    def work(start: int, stop: int) -> None:
+        done[start:stop] += 1
+
+    for _ in range(3):
+        threads.split(work, 100, 1 << 24)
+    assert (done == 3).all()
+    x = np.random.default_rng(0).standard_normal((64, 40, 24, 24)).astype(np.float32)
+    y = pooling.max_pool(x, 2, backend="simd")
+    np.testing.assert_array_equal(y, pooling.max_pool(x, 2, backend="strided_slices"))
+    assert len(started) == 2
+
+
 def test_an_error_in_a_thread_reaches_the_caller() -> None:
     pooling.set_num_threads(4)
 

@@ -192,7 +192,7 @@ def pool_windows(
                     edge(x, at, y, y0 + q, won, t0 + q, pixel, g, d_by, h_by, w_by, n_d, n_h, n_w, tap, divisor)
                 q += pixel
             if MAX and FLOATS and any_lane(suspect):
-                for w in range(full, full_stop):
+                for w in range(max(full, box[4]), min(full_stop, box[5])):  # a band may be part of a row
                     at = row + max(g[w_table + 3 * w] - box[8], 0) * pixel
                     o = q + (w - box[5]) * pixel
                     careful_window(
