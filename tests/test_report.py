@@ -198,8 +198,8 @@ def test_frameworks_stay_out_of_what_is_about_backends(results: Results) -> None
 
 def test_readme_tells_of_each_framework_the_mean_and_the_worst(results: Results) -> None:
     table = readme_peers(slowed(results, "rival", 1e6))
-    (line,) = (line for line in table.splitlines() if line.startswith("| `rival` |"))
-    assert line.count("|") == 6
+    (line,) = (line for line in table.splitlines() if line.startswith("| `rival` | channels_first |"))
+    assert line.count("|") == 7
     assert line.count("a network") == 2
     assert "**" not in line
     assert "**" in readme_peers(slowed(results, "rival", 1e-6))
