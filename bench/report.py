@@ -339,8 +339,8 @@ def readme_peers(results: Results) -> str:
     lost = sum(summary.lost for summary in by.values())
     count = sum(summary.count for summary in by.values())
     lines.append(
-        f"\nGeometric means over the workloads each of them did; same threads, outputs reused where its interface can. At {lost} of "
-        f"{count} the framework is faster: below 1×, in bold. What was aimed at, and missed, is in "
+        f"\nGeometric means over the workloads each of them did; same threads, outputs reused where its interface can. At "
+        f"{lost} of {count} the framework is faster: below 1×, in bold. What was aimed at, and missed, is in "
         "[docs/targets.md](docs/targets.md).\n"
     )
     return "\n".join(lines)
