@@ -50,6 +50,7 @@ def write(results: Results, folder: Path) -> Path:
         loader=PackageLoader("bench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"ms": milliseconds, "size": size_text, "times": times, "part": part}
+    timings = reached(results)
     page = environment.get_template("index.html.j2").render(
         results=results,
         pictures=defaultdict(str, {name: Markup(text) for name, text in drawn.items()}),
@@ -64,9 +65,9 @@ def write(results: Results, folder: Path) -> Path:
         duels=Duel.all_of(results),
         summaries=summaries(results),
         prices=prices(results),
-        reached=reached(results),
+        reached=timings,
         outcomes=[*outcomes(results)],
-        beyond=[r for r in reached(results) if r.timing.stage == "beyond"],
+        beyond=[r for r in timings if r.timing.stage == "beyond"],
         fit=fit,
         race=race,
         ladder=ladder,
