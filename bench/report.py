@@ -13,6 +13,7 @@ import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench import startup
 from bench.conformance import FRAMEWORKS
 from bench.environment import describe, size_text
 from bench.exhibits import EXHIBITS
@@ -67,6 +68,7 @@ def write(results: Results, folder: Path) -> Path:
         prices=prices(results),
         reached=timings,
         outcomes=[*outcomes(results)],
+        startup=[*startup.outcomes(results)],
         beyond=[r for r in timings if r.timing.stage == "beyond"],
         fit=fit,
         race=race,

@@ -216,8 +216,21 @@ class Bandwidth:
     row: Literal["bandwidth"] = "bandwidth"
 
 
-Row = Timing | LeftOut | Verdict | TieExample | Answer | Training | Bandwidth
-AnyRow = TypeVar("AnyRow", Timing, LeftOut, Verdict, TieExample, Answer, Training, Bandwidth)
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that something around the kernels takes, an import or a first call: the median of `samples`, with quartiles."""
+
+    stage: Literal["startup"]
+    what: str
+    median_s: float
+    q1_s: float
+    q3_s: float
+    samples: int
+    row: Literal["cost"] = "cost"
+
+
+Row = Timing | LeftOut | Verdict | TieExample | Answer | Training | Bandwidth | Cost
+AnyRow = TypeVar("AnyRow", Timing, LeftOut, Verdict, TieExample, Answer, Training, Bandwidth, Cost)
 
 
 @dataclass(frozen=True)

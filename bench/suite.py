@@ -11,7 +11,7 @@ from typing import Literal
 
 import bench.mnist.data as mnist
 import pooling
-from bench import peers, roofline
+from bench import peers, roofline, startup
 from bench.conformance import answers
 from bench.contenders import Contender, backends
 from bench.environment import machine, source, versions
@@ -54,6 +54,8 @@ class Effort:
         Kernel sizes whose time is compared.
     setup_s
         A peer that needs longer to be set up, at each workload, does not take part; None is no limit.
+    starts
+        New processes for each import and first call, and how many of them compile.
     """
 
     patience: Patience
@@ -68,6 +70,7 @@ class Effort:
     beyond: bool = True
     kernels: tuple[int, ...] = KERNELS
     setup_s: float | None = None
+    starts: tuple[int, int] = (9, 3)
 
 
 EFFORTS: dict[Preset, Effort] = {
@@ -84,6 +87,7 @@ EFFORTS: dict[Preset, Effort] = {
         beyond=False,
         kernels=(3, 7, 13, 31),
         setup_s=5.0,
+        starts=(2, 1),
     ),
     "standard": Effort(Patience(4.0, 1.0), Patience(2.0, 0.5), None, 6400, ("lenet", "question"), 3),
     "full": Effort(Patience(20.0, 5.0), Patience(8.0, 2.0), None, 12_800, ("lenet", "question"), 10),
@@ -226,6 +230,7 @@ def tasks_of(preset: Preset, threads: int, contenders: tuple[Contender, ...], da
     for workload in workloads:
         yield timing_task("workloads", workload, contenders, effort.patience, threads)
     yield roofline_task(effort.roof, threads)
+    yield startup_task(*effort.starts, threads)
     if effort.beyond:
         yield from beyond_tasks(contenders, machine(), effort.patience, threads)
     limit = effort.test_images
@@ -248,6 +253,15 @@ def tasks_of(preset: Preset, threads: int, contenders: tuple[Contender, ...], da
     yield from thread_tasks(workloads, contenders, effort.size_patience, threads)
     yield from kernel_tasks(effort.kernels, contenders, effort.size_patience, threads)
     yield from price_tasks(contenders, effort.patience, threads)
+
+
+def startup_task(rounds: int, cold_rounds: int, threads: int) -> Task:
+    """Imports, first calls and the least call."""
+
+    def work(progress: Progress) -> list[Row]:
+        return [*startup.measure(threads=threads, rounds=rounds, cold_rounds=cold_rounds, progress=progress)]
+
+    return Task("startup", 4 + 2.5 * rounds + 6 * cold_rounds, work)
 
 
 def gradient_rows(cases: int | None, progress: Progress) -> list[Row]:

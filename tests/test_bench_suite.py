@@ -12,7 +12,7 @@ from bench.contenders import backends
 from bench.environment import Source
 from bench.measure import Patience
 from bench.mnist.data import Dataset, digits
-from bench.results import Bandwidth, LeftOut, ResultsError, Row, Timing, Training, Verdict, load
+from bench.results import Bandwidth, Cost, LeftOut, ResultsError, Row, Timing, Training, Verdict, load
 from bench.suite import EFFORTS, Effort, Suite, Watch, lineup, plan
 from bench.task import Task
 from bench.workloads import PRESETS, Workload
@@ -29,6 +29,7 @@ TINY = Effort(
     roof=(1 << 16,),
     beyond=False,
     kernels=(2, 3),
+    starts=(1, 1),
 )
 ROWS = len(backends())
 
@@ -66,8 +67,8 @@ def test_interrupted_run_goes_on_and_ends_complete(tmp_path: Path) -> None:
     first = plan("quick", path, 1)
     names = [task.name for task in first.tasks]
     assert [name.split()[0] for name in names] == (
-        ["gradients", "conformance", "workloads", "roofline", "accuracy", "accuracy", "epoch", "sizes"]
-        + ["kernels", "kernels", "prices", "prices"]
+        ["gradients", "conformance", "workloads", "roofline", "startup", "accuracy", "accuracy", "epoch"]
+        + ["sizes", "kernels", "kernels", "prices", "prices"]
     )
     watch = Impatient(names[4])
     with pytest.raises(KeyboardInterrupt):
@@ -89,6 +90,7 @@ def test_interrupted_run_goes_on_and_ends_complete(tmp_path: Path) -> None:
     assert len(done.of(Timing, stage="workloads")) == 4 * ROWS
     assert len(done.of(Timing, stage="sizes")) == 2 * len(bench.suite.SIZED)
     assert not done.of(LeftOut)
+    assert {cost.samples for cost in done.of(Cost)} == {1, 3}
     assert [row.kind for row in done.of(Bandwidth)] == ["read", "write", "copy"]
     assert len(done.of(Timing, stage="kernels")) == 4  # two sizes in two layouts
     assert {row.workload for row in done.of(Timing)} == set(done.workloads)
@@ -165,7 +167,7 @@ def test_names_of_tasks_are_unique_and_times_are_estimated(preset: str) -> None:
     data = Dataset("MNIST", "", zeros, np.zeros(60_000, np.int64), zeros[:10_000], np.zeros(10_000, np.int64))
     for taking_part, limits in (
         (backends(), {"quick": 120, "standard": 900, "full": 5400}),
-        (lineup(preset)[0], {"quick": 180, "standard": 1300, "full": 5400}),  # type: ignore[arg-type]
+        (lineup(preset)[0], {"quick": 180, "standard": 1400, "full": 5400}),  # type: ignore[arg-type]
     ):
         tasks = list(bench.suite.tasks_of(preset, 2, taking_part, data))  # type: ignore[arg-type]
         assert len({task.name for task in tasks}) == len(tasks)

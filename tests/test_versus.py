@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from bench.results import Bandwidth, Entrant, Results, Timing
+from bench.results import Bandwidth, Entrant, Results, Row, Timing
 from bench.roofline import fraction
 from bench.studies import priced
 from bench.versus import Duel, geometric_mean, prices, races, reached, summaries
@@ -28,7 +28,7 @@ def timing(workload: Workload, contender: str, seconds: float, direction: Direct
     return replace(TIMING, workload=workload.id, **(spread | made | more))
 
 
-def found(rows: list[Timing | Bandwidth]) -> Results:
+def found(rows: Sequence[Row]) -> Results:
     made = results()
     made.rows, made.workloads = [*rows], {workload.id: workload for workload in BOTH}
     made.entrants = [
