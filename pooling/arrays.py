@@ -57,7 +57,9 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: 
     if not isinstance(out, np.ndarray):
         raise PoolingError(f"out is {type(out).__name__}: it must be a NumPy array of shape {shape} and dtype {dtype}")
     if out.shape != shape or out.dtype != dtype:
-        raise PoolingError(f"out has shape {out.shape} and dtype {out.dtype}: the result has {shape} and {dtype}")
+        raise PoolingError(
+            f"out has shape {out.shape} and dtype {out.dtype}: the result has {shape} and {dtype}; pass such an array, or none"
+        )
     if not out.flags.carray:
         raise PoolingError("out must be C-contiguous, aligned and writeable: pass np.empty(shape, dtype), or no out")
     checked = None

@@ -134,6 +134,18 @@ class Operator:
         self._of_problem = of_problem
         self._plans: dict[tuple[Any, ...], Plan] = {}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Another layout or backend makes other plans; what the rule was made of can't be changed any more."""
+        mine = vars(self)
+        if "_plans" in mine:
+            if name in vars(self.rule) or name in self._of_problem:
+                raise AttributeError(
+                    f"{name}={value!r}: the window of an operator can't be changed; make another one: "
+                    f"{type(self).__name__}(..., {name}={value!r})"
+                )
+            self._plans.clear()
+        super().__setattr__(name, value)
+
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles, without plans: another machine, or other arguments, may ask for others."""
         return vars(self) | {"_plans": {}}
@@ -309,7 +321,9 @@ class Operator:
         given = dy
         dy = as_array("dy", given)
         if dy.shape != plan.y_shape:
-            raise PoolingError(f"dy has shape {dy.shape}, but the y of this forward pass has {plan.y_shape}")
+            raise PoolingError(
+                f"dy has shape {dy.shape}, but the y of this forward pass has {plan.y_shape}: pass that y's gradient"
+            )
         if dy.dtype != plan.dtype:
             raise DTypeError(f"dy has dtype {dy.dtype}, but y has {plan.dtype}: pass dy.astype('{plan.dtype}')")
         # Who has copied or rebuilt `saved` may have changed the order; kernels ask no array for its strides.

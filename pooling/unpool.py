@@ -189,7 +189,9 @@ class MaxUnpool:
         given = dx
         dx = as_array("dx", given)
         if dx.shape != saved.x_shape:
-            raise PoolingError(f"dx has shape {dx.shape}, but the result of this forward pass has {saved.x_shape}")
+            raise PoolingError(
+                f"dx has shape {dx.shape}, but the result of this forward pass has {saved.x_shape}: pass that result's gradient"
+            )
         if dx.dtype != saved.dtype:
             raise DTypeError(f"dx has dtype {dx.dtype}, but y has {saved.dtype}: pass dx.astype('{saved.dtype}')")
         dy = empty(saved.y_shape, dx.dtype) if out is None else check_out(out, saved.y_shape, dx.dtype, dx, given)

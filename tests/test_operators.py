@@ -220,3 +220,24 @@ def test_nobody_can_do_what_nobody_does() -> None:
         pooling.UnsupportedError, match=r"no backend can do this: simd: .*take complex64.*; numba_loops: "
     ):
         pooling.pick((1, 1, 4, 4), np.complex64, pooling.MaxPool(2))
+
+
+def test_windows_can_not_be_changed_and_layouts_and_backends_can() -> None:
+    class Named(pooling.MaxPool):
+        def __init__(self, name: str) -> None:
+            super().__init__(2)
+            self.name = name
+
+    pool = Named("own")
+    assert pool.name == "own"
+    for name, value in {"stride": 1, "kernel_size": 3, "ties": "last"}.items():
+        with pytest.raises(
+            AttributeError, match=rf"{name}={value!r}: .* make another one: Named\(\.\.\., {name}={value!r}\)"
+        ):
+            setattr(pool, name, value)
+    x = image(1, 4, 4, 2)
+    assert pool(x).shape == (1, 4, 2, 1)
+    pool.data_format = "channels_last"
+    assert pool(x).shape == (1, 2, 2, 2)
+    pool.backend = "strided_slices"
+    assert pool.forward(x)[1].backend == "strided_slices"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 import platform
 import sys
@@ -42,6 +41,8 @@ def machine() -> dict[str, str]:
 
 def name_of(facts: dict[str, str]) -> str:
     """A short name for a machine with its versions, the same wherever the same is found."""
+    import hashlib
+
     return hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:12]
 
 
