@@ -83,9 +83,10 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
     program = forward_program(problem, dtype)
     in_lanes, maximum, floats = inner == 1, problem.op == "max", dtype.kind == "f"
     last = maximum and problem.ties == "last"
-    at_once = at_one_go(program, (lanes_of(dtype) if in_lanes else inner) * dtype.itemsize, maximum)
+    pixel = (lanes_of(dtype) if in_lanes else inner) * dtype.itemsize
+    at_once = at_one_go(program, pixel, maximum)
     if at_once:
-        visit = windows(program, maximum, in_lanes, floats, last)
+        visit = windows(program, pixel, maximum, in_lanes, floats, last)
     else:
         counts = tuple(axis.kernel if axis.slides else 0 for axis in program.axes)
         visit = chain(
