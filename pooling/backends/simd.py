@@ -36,6 +36,7 @@ from pooling.jit import Kernel
 from pooling.memory import empty
 from pooling.simd.channels import channels_to_planes, few_channels, lanes_of, planes_to_channels, with_channels
 from pooling.simd.job import Job, cut, planned
+from pooling.simd.past import past
 from pooling.simd.program import backward_program, forward_program
 from pooling.simd.schedule import first_reached, tap_offsets
 from pooling.taps import lowest, tap_dtype
@@ -118,8 +119,6 @@ def past_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], bac
 
 def job_for(problem: Problem, result: Array, back: bool) -> Job:
     """The pass that makes `result`."""
-    from pooling.simd.past import past
-
     given = problem, len(result), result.shape[-1], result.dtype
     some = past(problem, result)
     if some:
