@@ -202,7 +202,8 @@ def pool_windows(
                     for _ in range(w, end):
                         for c0 in range(0, pixel, lanes):
                             c = 0 if VECTOR else min(c0, pixel - lanes)
-                            total = full_window(x, at + c, y, y0 + q + c, won, t0 + q + c, d_by, h_by, w_by, k_d, k_h, k_w, divisor)
+                            o, p = y0 + q + c, t0 + q + c
+                            total = full_window(x, at + c, y, o, won, p, d_by, h_by, w_by, k_d, k_h, k_w, divisor)
                             if MAX and FLOATS:
                                 suspect = suspect | (total != total)
                         at += next_window
