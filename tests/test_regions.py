@@ -194,7 +194,10 @@ def test_regions_over_other_numbers_of_dimensions(name: str, spatial: int, data_
     )
     window = pooling.AdaptiveMaxPool((3,) * spatial, data_format=data_format).problem(x.shape).window
     assert not window.slides
-    check((x, window, data_format), (name,))
+    policies: tuple[Any, ...] = TIES
+    if name == "simd":  # which compiles for each, for minutes
+        policies = ("first", "split") if data_format == "channels_first" else ("first", "last", "all")
+    check((x, window, data_format), (name,), policies)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -54,7 +54,7 @@ def test_these_windows_are_those(window: dict[str, Any]) -> None:
 def test_every_size(window: dict[str, Any], data_format: str) -> None:
     simd, loops = both(data_format, **window)
     for rows in range(5, 14):
-        for columns in (5, 6, 9, 13):
+        for columns in (5, 6, 9, 13) if data_format == "channels_last" else (6, 13):  # each of which is compiled
             x = image(rows, columns, data_format)
             (y, saved), (y_loops, saved_loops) = simd.forward(x), loops.forward(x)
             assert same_bits(y, y_loops), (rows, columns)
