@@ -12,7 +12,7 @@ def test_the_corpus_leads_to_answers_and_errors_of_ours() -> None:
     seeds = fuzz.seeds()
     assert len(seeds) > 100
     ended = set()
-    for seed in seeds[::2]:  # what they compile takes minutes
+    for seed in seeds[::3]:  # what they compile takes minutes
         fuzz.replay(seed)
         ended.update(fuzz.outcomes)
     assert {outcome.split()[0] for outcome in ended} == {operator.__name__ for operator in fuzz.OPERATORS}

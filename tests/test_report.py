@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 import pooling
-from bench import roofline
+from bench import roofline, startup
 from bench.conformance import QUESTIONS, answers
 from bench.contenders import Contender, backends, of_backend
 from bench.environment import machine, source, versions
@@ -83,6 +83,8 @@ def results() -> Results:
     prices = priced("channels_first")
     rows += measure_together(prices, [SUBJECT], HASTE, threads=1, stage="prices")
     rows += roofline.measure(threads=1, sizes=(1 << 16, 1 << 20))
+    costs = {what for aim in startup.AIMS for what in (aim.what, aim.beside) if what is not None}
+    rows += [startup.as_cost(what, [1.0]) for what in sorted(costs)]
     data = digits()
     competing: tuple[tuple[str, Ties], ...] = (("simd", "first"), ("repeat_mask", "all"))
     settings = [Settings(backend=b, ties=t, images=64, epochs=1) for b, t in competing]
@@ -102,6 +104,7 @@ def test_the_page_holds_everything(results: Results, tmp_path: Path) -> None:
     assert text.count("<svg") == len(PICTURES) == len(list(tmp_path.glob("*.svg")))
     assert "not MNIST: digits" in text
     assert "not complete" not in text
+    assert all(f"<td>{aim.what}</td>" in text for aim in startup.AIMS)
     assert all(question.name in text for question in QUESTIONS)
     assert '<td class="refused">-1 0</td>' in text, "scikit-image, which pads with zeros"
     for exhibit in ("Undivided mean", "Mask pays every tie", "Zero padding"):
