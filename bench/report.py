@@ -339,11 +339,13 @@ def readme_peers(results: Results) -> str:
         f"| `{who[0]}` | {who[1]} | {cells(by.get((who, 'step')))} | {cells(by.get((who, 'forward')))} |"
         for who in sorted(dict.fromkeys(who for who, _ in by), key=lambda who: LAYOUTS.index(who[1]))
     ]
+    timings = results.of(Timing)
+    unstable = sum(timing.unstable for timing in timings)
     lost = sum(summary.lost for summary in by.values())
     count = sum(summary.count for summary in by.values())
     lines.append(
         f"\nGeometric means over the workloads each of them did; same threads, outputs reused where its interface can. At "
         f"{lost} of {count} the framework is faster: below 1×, in bold. What was aimed at, and missed, is in "
-        "[docs/targets.md](docs/targets.md).\n"
+        f"[docs/targets.md](docs/targets.md). Of the run's {len(timings)} timings {unstable} had a spread of more than 10%.\n"
     )
     return "\n".join(lines)

@@ -18,16 +18,15 @@ import os
 import sys
 import types
 from collections.abc import Callable
-from threading import RLock
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from pooling.forks import compiling
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_compile_lock = RLock()
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
 """Of every kernel. "_nrt": kernels allocate nothing, so counting references to their arrays is work for the compiler alone."""
@@ -69,14 +68,14 @@ class Kernel(Generic[P, R]):
 
     def compiled(self) -> Callable[P, R]:
         """Numba's dispatcher."""
-        with _compile_lock:
+        with compiling:
             if self._compiled is None:
                 self._compiled = _dispatcher(self)
             return self._compiled
 
     def callee(self) -> Any:
         """What Numba understands in place of this kernel where another kernel calls it."""
-        with _compile_lock:
+        with compiling:
             if self._callee is None:
                 # Which type another result has, only Numba can say, by compiling; such kernels are few and small.
                 void = self.function.__annotations__.get("return") == "None"
@@ -123,7 +122,6 @@ def _dispatcher(kernel: Kernel[P, R]) -> Callable[P, R]:
     """The kernel as a function to be called from Python."""
     from pooling.compiler import FunctionCache, interrupts_wait, numba
 
-    _let_forks_wait()
     seen = _seen(kernel)
     dispatcher: Any = numba.njit(nogil=True, **OPTIONS)(seen)
     folder = cache_folder()
@@ -139,23 +137,6 @@ def _dispatcher(kernel: Kernel[P, R]) -> Callable[P, R]:
     dispatcher._compile_for_args = uninterrupted
     compiled: Callable[P, R] = dispatcher
     return compiled
-
-
-@functools.cache
-def _let_forks_wait() -> None:
-    """A fork waits until nothing is being compiled: its child would wait for ever for a lock whose owner it does not have."""
-    from pooling.compiler import global_compiler_lock
-
-    def release() -> None:
-        global_compiler_lock.release()
-        _compile_lock.release()
-
-    def acquire() -> None:
-        _compile_lock.acquire()
-        global_compiler_lock.acquire()
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=acquire, after_in_parent=release, after_in_child=release)
 
 
 def _function(kernel: Kernel[..., Any]) -> Any:
@@ -211,7 +192,7 @@ class Errand(Kernel[P, R]):
     """
 
     def callee(self) -> Any:
-        with _compile_lock:
+        with compiling:
             if self._callee is None:
                 self._callee = _errand(self)
             return self._callee

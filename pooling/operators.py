@@ -24,6 +24,7 @@ from pooling.arrays import as_array, check_choice, check_out, in_order, widened
 from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties, computed_in
 from pooling.backends import backend
 from pooling.errors import DTypeError, PoolingError, UnsupportedError
+from pooling.forks import loading
 from pooling.indices import flat_indices
 from pooling.memory import empty
 from pooling.rules import Rule
@@ -124,9 +125,6 @@ class Operator:
     op: ClassVar[Op]
 
     def __init__(self, rule: Rule, data_format: DataFormat, backend_name: str, **of_problem: Any) -> None:
-        check_choice("data_format", data_format, DATA_FORMATS)
-        if not isinstance(backend_name, str) or backend_name != "auto":
-            backend(backend_name)  # raises for an unknown name
         vars(self).update(vars(rule) | of_problem)  # the arguments are attributes
         self.rule = rule
         self.data_format = data_format
@@ -135,15 +133,16 @@ class Operator:
         self._plans: dict[tuple[Any, ...], Plan] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Another layout or backend makes other plans; what the rule was made of can't be changed any more."""
-        mine = vars(self)
-        if "_plans" in mine:
-            if name in vars(self.rule) or name in self._of_problem:
-                raise AttributeError(
-                    f"{name}={value!r}: the window of an operator can't be changed; make another one: "
-                    f"{type(self).__name__}(..., {name}={value!r})"
-                )
-            self._plans.clear()
+        """Layout and backend may be changed; what the rule was made of can't be any more."""
+        if "_plans" in vars(self) and (name in vars(self.rule) or name in self._of_problem):
+            raise AttributeError(
+                f"{name}={value!r}: the window of an operator can't be changed; make another one: "
+                f"{type(self).__name__}(..., {name}={value!r})"
+            )
+        if name == "data_format":
+            check_choice(name, value, DATA_FORMATS)
+        elif name == "backend" and not (isinstance(value, str) and value == "auto"):
+            backend(value)  # raises for an unknown name
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -180,12 +179,15 @@ class Operator:
         return n
 
     def _plan(self, x: Array, training: bool) -> Plan:
-        key = (x.shape, x.dtype, training, state()) if self.backend == "auto" else (x.shape, x.dtype)
+        key: tuple[Any, ...] = (x.shape, x.dtype, self.data_format, self.backend)
+        if self.backend == "auto":
+            key += (training, state())
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            plan = self._plans[key] = self._make_plan(x.shape, x.dtype, training, key)
+            with loading:
+                plan = self._plans[key] = self._make_plan(x.shape, x.dtype, training, key)
         return plan
 
     def _make_plan(self, shape: tuple[int, ...], dtype: np.dtype[Any], training: bool, key: tuple[Any, ...]) -> Plan:

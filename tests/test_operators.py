@@ -241,3 +241,6 @@ def test_windows_can_not_be_changed_and_layouts_and_backends_can() -> None:
     assert pool(x).shape == (1, 2, 2, 2)
     pool.backend = "strided_slices"
     assert pool.forward(x)[1].backend == "strided_slices"
+    for name in ("data_format", "backend"):
+        with pytest.raises(pooling.PoolingError, match="NHWC"):
+            setattr(pool, name, "NHWC")

@@ -134,6 +134,38 @@ def test_fork_during_use() -> None:
 
 
 @needs_fork
+@pytest.mark.parametrize("before", ["", "import pooling.compiler"])
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3])
+def test_fork_while_others_make_their_first_call(before: str, seconds: float) -> None:
+    """Each module is locked while it is imported, and LLVM while it is asked: of 14 children 14 waited for ever."""
+    code = f"""
+import os, threading, time
+import numpy as np, pooling
+{before}
+x = np.ones((8, 20, 24, 24), np.float32)
+pool = pooling.MaxPool(2, backend="simd")
+ready = threading.Barrier(9)
+threads = [threading.Thread(target=lambda: (ready.wait(), pool.forward(x))) for _ in range(8)]
+for thread in threads:
+    thread.start()
+ready.wait()
+time.sleep({seconds})
+child = os.fork()
+if not child:
+    os._exit(int(pool.forward(x)[0].sum()) - 8 * 20 * 12 * 12)
+for thread in threads:
+    thread.join()
+until = time.monotonic() + 60
+while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < until:
+    time.sleep(0.01)
+print(done == (child, 0))
+if not done[0]:
+    os.kill(child, 9)
+"""
+    works(run_python(code, "-W", "ignore::DeprecationWarning"), "True")
+
+
+@needs_fork
 def test_fork_while_another_thread_compiles(tmp_path: Path) -> None:
     """The same with Numba's compiler lock: the child waited for what nobody in it would release."""
     code = """

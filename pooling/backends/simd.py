@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem, Ties
+from pooling.forks import loading
 from pooling.jit import Kernel
 from pooling.memory import empty
 from pooling.simd.channels import channels_to_planes, few_channels, lanes_of, planes_to_channels, with_channels
@@ -282,13 +283,17 @@ def winning_taps(kept: Kept, problem: Problem, y: Array) -> Array:
 
 @cache
 def converts_halves() -> bool:
-    from pooling.simd.vectors import converts_halves
+    """Whether float16 can be done. Asked of every array's first call, so what the passes are made of is imported here."""
+    with loading:
+        from pooling.simd import chain, gatherplan, passes, regions, rowplan, shortplan, tickets, tiles, whole, windows  # noqa: F401
+        from pooling.simd.vectors import converts_halves
 
-    return converts_halves()
+        return converts_halves()
 
 
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
-    if dtype == np.float16 and not converts_halves():
+    halves = converts_halves()
+    if dtype == np.float16 and not halves:
         return "this CPU has no instructions that convert float16"
     if problem.window.ndim > 3:
         return f"its loops are written out for up to 3 spatial dimensions, not {problem.window.ndim}"
