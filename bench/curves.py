@@ -108,7 +108,7 @@ def by_threads(results: Results) -> Figure:
 
 def by_kernel(results: Results) -> Figure:
     """Training step against kernel size, a panel for each layout."""
-    rows = results.of(Timing, stage="kernels")
+    rows = results.of(Timing, stage="kernels", direction="step")
     figure = Figure(figsize=(9.5, 3.6))
     axes = figure.subplots(1, len(LAYOUTS), sharey=True)
     sizes = sorted({results.workloads[row.workload].window.kernel_size[0] for row in rows})

@@ -149,10 +149,12 @@ def of_kernel(size: int, data_format: DataFormat) -> Workload:
 def kernel_tasks(
     sizes: Sequence[int], contenders: Sequence[Contender], patience: Patience, threads: int
 ) -> Iterator[Task]:
-    """Training steps with ever larger kernels that put out the same, by layout."""
-    rivals = [contender for contender in contenders if contender.name in (SUBJECT, *KERNEL_RIVALS)]
-    if not any(rival.name == SUBJECT for rival in rivals):
+    """Ever larger kernels that put out the same, by layout: ours take turns, rivals have one size after the other."""
+    rivals = [contender for contender in contenders if contender.name in KERNEL_RIVALS]
+    subject = [contender for contender in contenders if contender.name == SUBJECT]
+    if not subject:
         return
+    together = replace(patience, budget_s=patience.budget_s * len(sizes))
 
     def task(data_format: DataFormat) -> Task:
         workloads = tuple(of_kernel(size, data_format) for size in sizes)
@@ -161,11 +163,22 @@ def kernel_tasks(
             rows: list[Row] = []
             for i, workload in enumerate(workloads):
                 able = [rival for rival in rivals if rival.why_not(workload) is None]
-                rows += measure(workload, able, patience, threads=threads, stage="kernels", directions=("step",))
-                progress((i + 1) / len(workloads))
-            return rows
+                if able:
+                    rows += measure(workload, able, patience, threads=threads, stage="kernels", directions=("step",))
+                progress(0.5 * (i + 1) / len(workloads))
+            return rows + [
+                *measure_together(
+                    workloads,
+                    subject,
+                    together,
+                    threads=threads,
+                    stage="kernels",
+                    directions=("forward_train", "step"),
+                    progress=lambda done: progress(0.5 + 0.5 * done),
+                )
+            ]
 
-        seconds = len(sizes) * (1.6 * patience.budget_s + 0.5 * len(rivals))
+        seconds = len(sizes) * (1.6 * patience.budget_s * (1 + bool(rivals)) + 0.5 * len(rivals))
         return Task(f"kernels {data_format}", seconds, work, workloads)
 
     for data_format in LAYOUTS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from bench import roofline
 from bench.results import Bandwidth, Results, Timing
@@ -48,7 +49,7 @@ ROOF_MEAN, ROOF_WORST = 0.80, 0.65
 """Parts of what memory allows, where no cache holds the arrays."""
 
 FLAT, FLAT_TO, FLAT_FROM = 2.0, (13, 31), 3
-"""How many times as long as with the smallest of these kernels a training step with the largest may take."""
+"""How many times as long as with the smallest of these kernels a pass with the largest may take."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,13 @@ def outcomes(results: Results) -> Iterator[Outcome]:
             for row in beyond
         ]
         yield judged("what memory allows, beyond the caches", "both", "step", parts, ROOF_MEAN, ROOF_WORST, part=True)
-    for layout in LAYOUTS:
-        steps = {row.workload: row.median_s for row in results.of(Timing, stage="kernels", contender=SUBJECT)}
-        small = steps.get(of_kernel(FLAT_FROM, layout).id)
-        large = {size: steps[name] for size in FLAT_TO if (name := of_kernel(size, layout).id) in steps}
+    passes: tuple[Direction, ...] = ("forward_train", "step")
+    for layout, direction in product(LAYOUTS, passes):
+        own = results.of(Timing, stage="kernels", contender=SUBJECT, direction=direction)
+        by = {row.workload: row.median_s for row in own}
+        small = by.get(of_kernel(FLAT_FROM, layout).id)
+        large = {size: by[name] for size in FLAT_TO if (name := of_kernel(size, layout).id) in by}
         if small and large:
             ratio, size = max((seconds / small, size) for size, seconds in large.items())
             what = f"kernels of {' and '.join(map(str, large))} over {FLAT_FROM}, at most"
-            yield Outcome(what, layout, "step", None, None, FLAT, ratio, f"{size}×{size}", ratio <= FLAT)
+            yield Outcome(what, layout, direction, None, None, FLAT, ratio, f"{size}×{size}", ratio <= FLAT)

@@ -92,7 +92,7 @@ def test_interrupted_run_goes_on_and_ends_complete(tmp_path: Path) -> None:
     assert not done.of(LeftOut)
     assert {cost.samples for cost in done.of(Cost)} == {1, 3}
     assert [row.kind for row in done.of(Bandwidth)] == ["read", "write", "copy"]
-    assert len(done.of(Timing, stage="kernels")) == 4  # two sizes in two layouts
+    assert len(done.of(Timing, stage="kernels")) == 8  # two sizes in two layouts, forward and whole steps
     assert {row.workload for row in done.of(Timing)} == set(done.workloads)
     assert {verdict.outcome for verdict in done.of(Verdict, exhibit=True)} == {"refused"}
     assert [(row.pool, len(row.accuracy), row.test_images) for row in done.of(Training, stage="accuracy")] == [

@@ -98,8 +98,10 @@ def test_kernels_are_timed_by_layout() -> None:
     assert [task.name for task in tasks] == [f"kernels {layout}" for layout in LAYOUTS]
     for task in tasks:
         rows = task.work(lambda done: None)
-        assert [(r.workload, r.contender, r.stage) for r in rows if isinstance(r, Timing)] == [
-            (workload.id, SUBJECT, "kernels") for workload in task.workloads
+        assert [(r.workload, r.contender, r.stage, r.direction) for r in rows if isinstance(r, Timing)] == [
+            (workload.id, SUBJECT, "kernels", direction)
+            for workload in task.workloads
+            for direction in ("forward_train", "step")
         ]
     assert not list(kernel_tasks((2, 3), [of_backend(pooling.backend("numba_loops"))], BRIEF, 1))
 

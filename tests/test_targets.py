@@ -9,7 +9,7 @@ import pytest
 from bench.results import Bandwidth, BandwidthKind, Results, Timing
 from bench.studies import beyond, of_kernel
 from bench.targets import FLAT, outcomes
-from bench.workloads import Workload
+from bench.workloads import Direction, Workload
 from tests.test_versus import found, timing
 
 KINDS: tuple[BandwidthKind, ...] = ("read", "write", "copy")
@@ -46,15 +46,16 @@ def test_the_fastest_rival_counts_and_float64_does_not() -> None:
     assert outcome.met
 
 
+@pytest.mark.parametrize("direction", ["forward_train", "step"])
 @pytest.mark.parametrize(("large", "met"), [(FLAT, True), (FLAT + 0.1, False)])
-def test_large_kernels_over_small_ones(large: float, met: bool) -> None:
+def test_large_kernels_over_small_ones(large: float, met: bool, direction: Direction) -> None:
     kernels = [of_kernel(size, "channels_last") for size in (3, 13, 31)]
     rows: list[Timing | Bandwidth] = [
-        timing(kernel, "simd", seconds, stage="kernels")
+        timing(kernel, "simd", seconds, direction, stage="kernels")
         for kernel, seconds in zip(kernels, (1.0, 1.5, large), strict=True)
     ]
     (outcome,) = outcomes(of(rows, *kernels))
-    assert (outcome.worst, outcome.at, outcome.met) == (large, "31×31", met)
+    assert (outcome.worst, outcome.at, outcome.met, outcome.direction) == (large, "31×31", met, direction)
     assert outcome.mean is None
 
 
