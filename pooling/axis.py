@@ -11,11 +11,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pooling.lazy import cached_property
 
 Run = tuple[slice, slice]
 """Outputs, and the cells that these read with one tap: two slices of equal length."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pooling.errors import DTypeError, PoolingError
+from pooling.lazy import cached_property
 from pooling.window import Window
 
 Array = NDArray[Any]

@@ -12,11 +12,11 @@ import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeGuard
 
 from pooling.axis import Axis, Regions
 from pooling.errors import PoolingError
+from pooling.lazy import cached_property
 
 LARGEST = 1 << 40
 """Largest value of an argument: products with the number of cells in memory stay within 64 bits."""

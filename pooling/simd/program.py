@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from pooling.axis import Axis, Regions
 from pooling.backend import Array, Problem
+from pooling.lazy import cached_property
 from pooling.memory import ALIGNMENT
 from pooling.taps import wide
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import DTypeLike
 
 from pooling.backend import Describes, Problem, as_dtype, as_problem, computed_in
 from pooling.errors import PoolingError
+from pooling.lazy import cached_property
 from pooling.threads import get_num_threads
 from pooling.window import as_int
 
