@@ -114,9 +114,10 @@ def test_bench_does_not_import_tests() -> None:
     ("module", "allowed"),
     [
         ("pooling.errors", ()),
-        ("pooling.axis", ()),
-        ("pooling.window", ("pooling.axis", "pooling.errors")),
-        ("pooling.backend", ("pooling.window", "pooling.errors")),
+        ("pooling.lazy", ()),
+        ("pooling.axis", ("pooling.lazy",)),
+        ("pooling.window", ("pooling.axis", "pooling.errors", "pooling.lazy")),
+        ("pooling.backend", ("pooling.window", "pooling.errors", "pooling.lazy")),
         ("pooling.threads", ("pooling.errors",)),
         ("pooling.gradcheck", ("pooling.errors",)),
     ],
