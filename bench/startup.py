@@ -88,8 +88,8 @@ def measure(
             progress((i + 1) / steps)
         for i in range(cold_rounds):
             for ending in ("", ALONE):
-                cache = os.path.join(folder, f"empty{i}{ending[-5:]}")
-                samples.setdefault(COLD + ending, []).append(seconds_of(FIRST_CALL, cache, scipy=not ending))
+                empty = tempfile.mkdtemp(dir=folder)
+                samples.setdefault(COLD + ending, []).append(seconds_of(FIRST_CALL, empty, scipy=not ending))
             progress((rounds + 4 * (i + 1)) / steps)
     samples |= call_samples(threads, 3 * rounds)
     return [as_cost(what, found) for what, found in samples.items()]

@@ -7,13 +7,18 @@ both processes.
 
 from __future__ import annotations
 
+import functools
 import logging  # noqa: F401  (before what is registered here: see below)
 import os
 import sys
+from collections.abc import Callable
 from threading import RLock
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-loading = RLock()
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_preparing = RLock()
 """Held where a call imports modules, or asks LLVM for the CPU. Whoever has it may wait for `compiling`, and not the other way."""
 
 compiling = RLock()
@@ -23,7 +28,7 @@ _taken: list[Any] = []
 
 
 def _take() -> None:
-    loading.acquire()
+    _preparing.acquire()
     compiling.acquire()
     # Numba's own, once somebody has imported it.
     lock = getattr(sys.modules.get("numba.core.compiler_lock"), "global_compiler_lock", None)
@@ -37,7 +42,18 @@ def _give_back() -> None:
     if lock is not None:
         lock.release()
     compiling.release()
-    loading.release()
+    _preparing.release()
+
+
+def prepares(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate what is done once for many calls: no other thread forks meanwhile."""
+
+    @functools.wraps(function)
+    def prepared(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _preparing:
+            return function(*args, **kwargs)
+
+    return prepared
 
 
 if hasattr(os, "register_at_fork"):

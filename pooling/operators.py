@@ -24,7 +24,7 @@ from pooling.arrays import as_array, check_choice, check_out, in_order, widened
 from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties, computed_in
 from pooling.backends import backend
 from pooling.errors import DTypeError, PoolingError, UnsupportedError
-from pooling.forks import loading
+from pooling.forks import prepares
 from pooling.indices import flat_indices
 from pooling.memory import empty
 from pooling.rules import Rule
@@ -186,10 +186,10 @@ class Operator:
         if plan is None:
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            with loading:
-                plan = self._plans[key] = self._make_plan(x.shape, x.dtype, training, key)
+            plan = self._plans[key] = self._make_plan(x.shape, x.dtype, training, key)
         return plan
 
+    @prepares
     def _make_plan(self, shape: tuple[int, ...], dtype: np.dtype[Any], training: bool, key: tuple[Any, ...]) -> Plan:
         problem = _one(self.problem(shape))
         if problem.op != "max" and computed_in(dtype).kind != "f":

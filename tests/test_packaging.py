@@ -56,6 +56,14 @@ def test_import_loads_nothing_heavy() -> None:
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
+def test_picking_a_backend_does_not_load_numba() -> None:
+    code = (
+        "import pooling, sys; pooling.pick((1, 8, 8, 8), 'float32', pooling.MaxPool(2)); print('numba' in sys.modules)"
+    )
+    done = python("-c", code, POOLING_FROZEN="1")
+    assert (done.stdout.strip(), done.stderr) == ("False", "")
+
+
 def test_version_is_the_changelogs_newest() -> None:
     versions = re.findall(r"^## (\S+?),? ", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert versions[0] == pooling.__version__

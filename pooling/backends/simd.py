@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem, Ties
-from pooling.forks import loading
+from pooling.forks import prepares
 from pooling.jit import Kernel
 from pooling.memory import empty
 from pooling.simd.channels import channels_to_planes, few_channels, lanes_of, planes_to_channels, with_channels
@@ -50,6 +50,7 @@ CHUNKS = 4
 
 
 @lru_cache(maxsize=512)
+@prepares
 def in_place(problem: Problem, inner: int, dtype: np.dtype[Any]) -> ModuleType | None:
     """Where planes are pooled as they lie, what plans that; None where cells become lanes."""
     from pooling.simd import rowplan, shortplan, whole
@@ -64,6 +65,7 @@ def in_place(problem: Problem, inner: int, dtype: np.dtype[Any]) -> ModuleType |
 
 
 @lru_cache(maxsize=512)
+@prepares
 def plane_job(problem: Problem, outer: int, dtype: np.dtype[Any], back: bool) -> Job:
     """Either pass over planes as they lie."""
     plans = in_place(problem, 1, dtype)
@@ -72,6 +74,7 @@ def plane_job(problem: Problem, outer: int, dtype: np.dtype[Any], back: bool) ->
 
 
 @lru_cache(maxsize=512)
+@prepares
 def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
     """Forward of either op."""
     if few_channels((inner,), dtype):
@@ -99,6 +102,7 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
 
 
 @lru_cache(maxsize=512)
+@prepares
 def backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
     """Backward of either op."""
     if few_channels((inner,), dtype):
@@ -109,6 +113,7 @@ def backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any])
 
 
 @lru_cache(maxsize=512)
+@prepares
 def past_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], back: bool, some: int) -> Job:
     """Either pass, its result written past the caches if that can be done: not by kernels that have it in a buffer first."""
     from pooling.simd import rowplan
@@ -249,6 +254,7 @@ def fill_empty(problem: Problem, y: Array, taps: Array | None) -> None:
 
 
 @lru_cache(maxsize=512)
+@prepares
 def taps_like(problem: Problem, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of the taps of an output as the kernels keep them: its own shape, or (blocks, outputs, lanes)."""
     lanes, channels = lanes_of(dtype), shape[-1]
@@ -282,18 +288,15 @@ def winning_taps(kept: Kept, problem: Problem, y: Array) -> Array:
 
 
 @cache
+@prepares
 def converts_halves() -> bool:
-    """Whether float16 can be done. Asked of every array's first call, so what the passes are made of is imported here."""
-    with loading:
-        from pooling.simd import chain, gatherplan, passes, regions, rowplan, shortplan, tickets, tiles, whole, windows  # noqa: F401
-        from pooling.simd.vectors import converts_halves
+    from pooling.simd.vectors import converts_halves
 
-        return converts_halves()
+    return converts_halves()
 
 
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
-    halves = converts_halves()
-    if dtype == np.float16 and not halves:
+    if dtype == np.float16 and not converts_halves():
         return "this CPU has no instructions that convert float16"
     if problem.window.ndim > 3:
         return f"its loops are written out for up to 3 spatial dimensions, not {problem.window.ndim}"

@@ -10,10 +10,12 @@ import numpy as np
 
 from pooling.axis import Axis
 from pooling.backend import Array, Problem
+from pooling.forks import prepares
 from pooling.window import Window
 
 
 @cache
+@prepares
 def lanes_of(dtype: np.dtype[Any]) -> int:
     from pooling.simd.vectors import lanes
 

@@ -132,9 +132,10 @@ def full_window(
         for j in range(k_h):
             for k in range(k_w):
                 if i + j + k > 0:
-                    value = load(x, cell + i * d_by + j * h_by + k * w_by)
+                    at = cell + i * d_by + j * h_by + k * w_by
+                    value = load(x, at)
                     if ASK:
-                        fetch(x, cell + i * d_by + j * h_by + k * w_by)
+                        fetch(x, at)
                     total = total + value
                     if MAX:
                         greater = value > best
