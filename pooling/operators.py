@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from pooling.arrays import as_array, check_choice, check_out, in_order, widened
+from pooling.arrays import as_array, check_choice, check_out, in_order, shaped, widened
 from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties, computed_in
 from pooling.backends import backend
 from pooling.errors import DTypeError, PoolingError, UnsupportedError
@@ -90,13 +90,11 @@ def told(problem: Problem) -> str:
     return ", ".join(words)
 
 
-def _arrays(kept: Any) -> Iterator[Array]:
+def _arrays(kept: Any) -> list[Array]:
     """All arrays that a forward pass kept, those of its groups among them."""
     if isinstance(kept, np.ndarray):
-        yield kept
-    elif isinstance(kept, tuple):
-        for each in kept:
-            yield from _arrays(each)
+        return [kept]
+    return [array for each in kept for array in _arrays(each)] if isinstance(kept, tuple) else []
 
 
 def _in_order(kept: Any) -> Any:
@@ -234,7 +232,7 @@ class Operator:
         x = widened(x)
         if y.size:
             result = y if x.dtype == plan.dtype else empty(plan.y_shape, x.dtype)
-            kept = self._run(plan, x.reshape(plan.canonical), result.reshape(plan.y_canonical), training)
+            kept = self._run(plan, shaped(x, plan.canonical), shaped(result, plan.y_canonical), training)
             if result is not y:
                 y[...] = result
         return x, y, Saved(plan, kept)
@@ -339,7 +337,7 @@ class Operator:
         elif dx.size:
             dy = widened(dy)
             result = dx if dy.dtype == plan.dtype else empty(plan.shape, dy.dtype)
-            self._run_back(plan, dy.reshape(plan.y_canonical), kept, result.reshape(plan.canonical))
+            self._run_back(plan, shaped(dy, plan.y_canonical), kept, shaped(result, plan.canonical))
             if result is not dx:
                 dx[...] = result
         return dx

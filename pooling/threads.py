@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from queue import SimpleQueue
 from threading import Lock, Thread, local
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -41,8 +43,14 @@ ALONE = 1 << 17
 WAKEN = 1 << 19
 """Bytes moved from which helpers are woken for compiled work: too late for this call perhaps, but in time for the next."""
 
+OFTEN = 5e-5
+"""Seconds since the last call within which they are woken for less, too: who calls so often will find them still there."""
+
 DONE, WHO, ARGUMENTS, NEXT = 0, 8, 16, 272
 """Where in the tickets is counted what is done, and who takes part, a cache line each; room; and what of each part is drawn."""
+
+PARTS = 16
+"""For how many parts tickets have room from the beginning."""
 
 NUMBER, LETTER, CALLED, FUNCTION, WITH, CPU, INSIDE, WAITING, BOX = 0, 1, 2, 3, 4, 5, 8, 16, 24
 """Where what is in a letter box (`simd/tickets.py`), and how long it is. What callers write is one cache line."""
@@ -50,7 +58,18 @@ NUMBER, LETTER, CALLED, FUNCTION, WITH, CPU, INSIDE, WAITING, BOX = 0, 1, 2, 3, 
 _lock = Lock()
 _crew: _Crew | None = None
 _threads: int | None = None
-_worker = local()
+
+
+class _Own(local):
+    """What each thread has of its own."""
+
+    busy = False  # whether it is a helper; asking for an attribute that is not there takes 0.7 us
+
+    def __init__(self) -> None:
+        self.buffers: dict[tuple[int, int], Array] = {}
+
+
+_worker = _Own()
 
 MOST_THREADS = 1 << 12
 """More than any machine has CPUs for one process; a number beyond that is a slip, and starting so many might fail halfway."""
@@ -106,7 +125,9 @@ class _Crew:
         room = np.zeros(BOX + 7, np.int64)
         self.box = room[-(room.ctypes.data // 8) % 8 :][:BOX]
         self.box[CPU] = -1
+        self.mail = self.box.data  # the same, read and written by Python in a third of the time
         self.writing = Lock()  # who has it may use the letter box
+        self.called = 0.0  # when the last call ended
         self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
         for started in range(n):
             try:
@@ -176,7 +197,7 @@ def split(work: Work, n: int, nbytes: int) -> None:
     """
     threads = min(n, get_num_threads()) if nbytes > SMALL else 1
     # A helper that splits again would wait for threads that wait for it.
-    if threads <= 1 or getattr(_worker, "busy", False):
+    if threads <= 1 or _worker.busy:
         work(0, n)
         return
     parts = parts_of(n, threads, nbytes)
@@ -197,7 +218,7 @@ def split(work: Work, n: int, nbytes: int) -> None:
 
 
 def share(take: Callable[[int, int, Array], None], n: int, nbytes: int, attend: Attend) -> None:
-    """As :func:`split`, for compiled work that draws its ranges itself.
+    """As :func:`split`, for compiled work that draws its ranges itself, and is not small (:func:`is_small`).
 
     Parameters
     ----------
@@ -208,22 +229,23 @@ def share(take: Callable[[int, int, Array], None], n: int, nbytes: int, attend: 
         What helpers do that wait for letters in a box: until none comes, or until they had better run elsewhere than on the
         CPU whose number they return.
     """
-    threads = 1 if is_small(n, nbytes) else min(n, get_num_threads())
+    threads = min(n, get_num_threads())
     if threads == 1:
         take(n, 0, UNSHARED)
         return
     crew = _get_crew(threads - 1)
-    if not crew.writing.acquire(blocking=False):  # the helpers are another caller's
+    if not crew.writing.acquire(False):  # the helpers are another caller's
         take(n, 0, UNSHARED)
         return
     try:
-        crew.box[CALLED] = 1  # before looking whether helpers wait: from now on they do not give up
-        if _attended(crew, attend, threads - 1, nbytes):
+        crew.mail[CALLED] = 1  # before looking whether helpers wait: from now on they do not give up
+        if _attended(crew, attend, threads - 1, nbytes > WAKEN or perf_counter() - crew.called < OFTEN):
             take(-(-n // parts_of(n, threads, nbytes)), threads, crew.box)
         else:
             take(n, 0, UNSHARED)
     finally:
-        crew.box[CALLED] = 0
+        crew.mail[CALLED] = 0
+        crew.called = perf_counter()
         crew.writing.release()
 
 
@@ -232,13 +254,13 @@ def is_small(n: int, nbytes: int) -> bool:
 
     Who shares again would wait for threads that wait for it.
     """
-    return n <= 1 or nbytes <= ALONE or getattr(_worker, "busy", False)
+    return n <= 1 or nbytes <= ALONE or _worker.busy
 
 
-def _attended(crew: _Crew, attend: Attend, helpers: int, nbytes: int) -> bool:
-    """Whether a letter is worth while: helpers wait for one, or are woken."""
-    waiting = int(crew.box[WAITING])
-    if waiting < helpers and nbytes > WAKEN:
+def _attended(crew: _Crew, attend: Attend, helpers: int, wake: bool) -> bool:
+    """Whether a letter is worth while: helpers wait for one, or are woken if they may be."""
+    waiting: int = crew.mail[WAITING]
+    if wake and waiting < helpers:
         for _ in range(helpers - waiting - crew.jobs.qsize()):  # those may not have been seen yet
             crew.jobs.put(_Job(lambda: _attend(crew.box, attend)))
         return True
@@ -265,6 +287,7 @@ def _attend(box: Array, attend: Attend) -> None:
             return
 
 
+@lru_cache(maxsize=512)
 def parts_of(n: int, threads: int, nbytes: int) -> int:
     """In how many ranges to cut `n` units that move so many bytes."""
     return min(n, max(threads, min(threads * RANGES, nbytes // RANGE)))
@@ -282,10 +305,7 @@ def scratch(n: int, dtype: np.dtype[Any], slot: int) -> Array:
     Valid until the same thread asks for the slot again. What one unit of work needs is small; memory obtained anew at each
     call would cost more than the work, in page faults.
     """
-    try:
-        buffers: dict[tuple[int, int], Array] = _worker.buffers
-    except AttributeError:
-        buffers = _worker.buffers = {}
+    buffers = _worker.buffers
     key = slot, dtype.num  # dtypes themselves take four times as long to find
     buffer = buffers.get(key)
     if buffer is None or len(buffer) < n:

@@ -15,7 +15,7 @@ from pooling.simd.channels import lanes_of
 from pooling.simd.program import Program
 from pooling.simd.schedule import Plan, bands, chain_pixels, scan_vectors
 from pooling.taps import wide
-from pooling.threads import NEXT, UNSHARED, is_small, scratch, share
+from pooling.threads import NEXT, PARTS, UNSHARED, is_small, scratch, share
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -70,7 +70,7 @@ class Job:
         if ready is None:
             v, t = self.room(1, dtype, a, won)
             rest = [*[array.ravel() for array in more], *self.given]
-            tickets = np.zeros(NEXT, np.int64)
+            tickets = np.zeros(NEXT + 8 * PARTS, np.int64)
             sizes = self.units, self.elements, self.tap_elements
             ready = tickets, self.prepare(tickets, *sizes, a, b, v, won, t, *rest)
             if not more:
@@ -85,8 +85,7 @@ class Job:
 
         def take(grain: int, most: int, box: Array) -> None:
             v, t = self.room(most or 1, dtype, a, won)
-            own = np.empty(NEXT + 8 * most, np.int64)  # not zeros: what a helper has just read takes time to be written
-            own[:NEXT] = tickets
+            own = tickets.copy() if most <= PARTS else np.resize(tickets, NEXT + 8 * most)
             self.draw(box, own, function, self.units, grain, most, a, b, v, won, t)
 
         share(take, self.units, nbytes, helper())
@@ -139,7 +138,7 @@ def cut(
     def elements(cells: int, results: int) -> int:
         turned = (max(cells, 1) * program.slab + results * program.out_slab) * lanes if inner == 1 else 0
         return turned + (
-            chain_pixels(program, cells, results) * pixel + scan_vectors(program, cells) * lanes if between else 1
+            chain_pixels(program, cells, results) * pixel + scan_vectors(program, cells) * lanes if between else 0
         )
 
     def moved(cells: int, results: int) -> int:
@@ -153,16 +152,19 @@ def cut(
         whole_strides,
         wide_from=wide_from,
     )
-    # What cells reach may be wider than the band itself; a scatter needs room for all of it.
-    most = max(
-        elements(high - low, stop - first) + max(reach_high - reach_low - stop + first, 0) * program.out_slab * lanes
-        for first, stop, low, high, reach_low, reach_high in rows.tolist()
-    )
-    most_taps = (
-        max(elements(high - low, stop - first) for first, stop, low, high, _, _ in rows.tolist()) if between else 1
-    )
+    most = most_taps = 0
+    if inner == 1 or between:
+        # What cells reach may be wider than the band itself; a scatter needs room for all of it.
+        most = max(
+            elements(high - low, stop - first)
+            + max(reach_high - reach_low - stop + first, 0) * program.out_slab * lanes
+            for first, stop, low, high, reach_low, reach_high in rows.tolist()
+        )
+        most_taps = 1
+    if between:
+        most_taps = max(elements(high - low, stop - first) for first, stop, low, high, _, _ in rows.tolist())
     given = (outer if inner == 1 else inner, program.g, program.factors, rows, program.where)
-    return Job(kernel, given, blocks * len(rows), in_lines(most), in_lines(most_taps if most else 0))
+    return Job(kernel, given, blocks * len(rows), in_lines(most), in_lines(most_taps))
 
 
 def in_lines(n: int) -> int:
