@@ -3,7 +3,7 @@
 Numba's own ``cache=True`` raises at decoration when no folder is writable, and does not notice that another file a
 kernel is made from has changed. Here the folder's name holds a digest of every source file of the library, beside the
 versions of Python, Numba and NumPy, so that an edit or an upgrade leads to another folder; and a folder that can't be
-written costs the time to compile again, not an error.
+written is only read, which costs the time to compile what is missing, not an error.
 
 A kernel that others call becomes part of their code. Numba would make each function a library of its own, optimized,
 translated to machine code, callable from Python and cached, and then inline it all the same: twice the time to compile.
@@ -288,7 +288,10 @@ def _cache_in(folder: Path, function: Callable[..., Any], function_cache: Any) -
 
 @functools.cache
 def cache_folder() -> Path | None:
-    """Where compiled kernels of exactly this library, Python and machine code live; None when nothing can be written."""
+    """Where compiled kernels of exactly this library, Python and machine code live; None when there is no such folder.
+
+    One that can't be written may hold what somebody else has compiled.
+    """
     from pathlib import Path
 
     root = os.environ.get("POOLING_CACHE_DIR")
@@ -297,11 +300,9 @@ def cache_folder() -> Path | None:
 
         root = platformdirs.user_cache_dir("pooling", appauthor=False)
     folder = Path(root) / "kernels" / fingerprint()
-    try:
+    with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK | os.R_OK | os.X_OK) else None
+    return folder if os.access(folder, os.R_OK | os.X_OK) else None
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What breaks other libraries: disks, forks, threads, interrupts, sizes. Each test names the report that it answers."""
+"""What breaks other libraries: forks, threads, interrupts, sizes. Each test names the report that it answers."""
 
 from __future__ import annotations
 
@@ -21,23 +21,13 @@ import pytest
 
 import pooling
 from tests.cases import Array, same_bits
-from tests.processes import run_python, works
+from tests.processes import STEP, run_python, works
 
 COMPILED = ("numba_loops", "simd")
 NAMES = ("strided_slices", *COMPILED)
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 forks = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:os.fork:RuntimeWarning")  # of Python, of JAX
-
-STEP = """
-import numpy as np, pooling, sys
-x = np.arange(64, dtype=np.float32).reshape(1, 1, 8, 8)
-def step(name):
-    pool = pooling.MaxPool(2, backend=name)
-    y, saved = pool.forward(x)
-    return int(pool.backward(y, saved).sum())
-"""
-"""A training step that gives 576."""
 
 
 @pytest.fixture(autouse=True)
@@ -48,29 +38,6 @@ def _as_before() -> Iterator[None]:
 
 def image(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-@pytest.mark.parametrize("place", ["nowhere", "a file", "read-only"])
-def test_a_cache_folder_that_cannot_be_written(place: str, tmp_path: Path) -> None:
-    """numba#4032, numba#1771: decorating, or the first call, raised where no cache folder was writable."""
-    folder = tmp_path / "cache"
-    if place == "nowhere":
-        folder = Path("/dev/null/nowhere")
-    elif place == "a file":
-        folder.write_text("not a folder")
-    else:
-        folder.mkdir(mode=0o555)  # to root it is as writable as any
-    works(run_python(STEP + "print(step('numba_loops'))", POOLING_CACHE_DIR=str(folder)), "576")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="this system has no limits on files")
-def test_a_full_disk(tmp_path: Path) -> None:
-    """conjure-up#959, and many a cache: OSError, no space left on device. What was half written harms nobody later."""
-    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))\n"
-    places = {"POOLING_CACHE_DIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    works(run_python(full + STEP + "print(step('numba_loops'))", **places), "576")
-    works(run_python(STEP + "print(step('numba_loops'))", **places), "576")
-    assert any(path.stat().st_size > 2000 for path in tmp_path.rglob("*.nbc")), "nothing was cached when there was room"
 
 
 def _step(queue: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import typer
@@ -23,11 +24,13 @@ def info(as_json: Json = False) -> None:
     from pooling.simd.vectors import vector_bytes
 
     cache = cache_folder()
+    writable = cache is not None and os.access(cache, os.W_OK)
     features = sorted(f for f, on in llvm.get_host_cpu_features().items() if on and f.startswith(VECTOR_FEATURES))
     facts: dict[str, Any] = {
         "version": pooling.__version__,
         "threads": pooling.get_num_threads(),
         "cache_folder": None if cache is None else str(cache),
+        "cache_writable": writable,
         "cpu": llvm.get_host_cpu_name(),
         "vector_bytes": vector_bytes(),
         "vector_features": features,
@@ -47,7 +50,9 @@ def info(as_json: Json = False) -> None:
         return
     typer.echo(f"pooling        {facts['version']}")
     typer.echo(f"threads        {facts['threads']}")
-    typer.echo(f"kernel cache   {cache or 'nowhere: no folder can be written, each process compiles anew'}")
+    typer.echo(f"kernel cache   {cache or 'nowhere: no folder can be made, each process compiles anew'}")
+    if cache and not writable:
+        typer.echo("               which can't be written: each process compiles anew what is not there")
     typer.echo(f"CPU            {facts['cpu']}, vectors of {facts['vector_bytes']} bytes ({' '.join(features)})")
     typer.echo()
     rows = [(b["name"], " ".join(b["ops"]), " ".join(b["ties"]), b["note"]) for b in facts["backends"]]
