@@ -11,6 +11,8 @@ from typing import Any
 from pooling.jit import kernel
 from pooling.simd.program import FIELDS, OUT, SIZE
 
+D_FIRST, D_STOP, H_FIRST, H_STOP, W_FIRST, W_STOP, D_LOW, H_LOW, W_LOW, D_N, H_N, W_N = range(12)
+
 
 @kernel
 def band_box(g: Any, axis: int, first: int, stop: int, low: int, high: int) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 from pooling.jit import Kernel, kernel
 from pooling.simd import scan
 from pooling.simd.axis import fold, nothing, read_axis
+from pooling.simd.box import D_FIRST, D_LOW, D_N, D_STOP, H_FIRST, H_N, H_STOP, W_FIRST, W_N, W_STOP
 from pooling.simd.program import FACTOR, FIELDS, SCAN, Program
 
 UNROLLED = 8
@@ -22,12 +23,12 @@ pass_3: Any = read_axis
 @kernel
 def shape_at(box: Any, axis: int, inner: int) -> Any:
     """(outer, n, run) of what the pass along `axis` reads: axes before it are not yet reduced, those after it are."""
-    d_n, h_n, w_n = box[9], box[10], box[11]
+    d_n, h_n, w_n = box[D_N], box[H_N], box[W_N]
     if axis == 2:
         return d_n * h_n, w_n, inner
     if axis == 1:
-        return d_n, h_n, (box[5] - box[4]) * inner
-    return 1, d_n, (box[3] - box[2]) * (box[5] - box[4]) * inner
+        return d_n, h_n, (box[W_STOP] - box[W_FIRST]) * inner
+    return 1, d_n, (box[H_STOP] - box[H_FIRST]) * (box[W_STOP] - box[W_FIRST]) * inner
 
 
 @kernel
@@ -47,7 +48,7 @@ def chain_1(
     t: Any,
 ) -> None:
     outer, n, run = shape_at(box, AXIS_1, inner)
-    first, stop, shift = box[2 * AXIS_1], box[2 * AXIS_1 + 1], box[6 + AXIS_1]
+    first, stop, shift = box[D_FIRST + 2 * AXIS_1], box[D_STOP + 2 * AXIS_1], box[D_LOW + AXIS_1]
     pass_1(x, x0, won, 0, y, y0, won, t0, outer, n, run, g, AXIS_1 * FIELDS, first, stop, shift, factors, v, v0, t, 0)
 
 
@@ -68,13 +69,13 @@ def chain_2(
     t: Any,
 ) -> None:
     outer, n, run = shape_at(box, AXIS_1, inner)
-    first, stop, shift = box[2 * AXIS_1], box[2 * AXIS_1 + 1], box[6 + AXIS_1]
+    first, stop, shift = box[D_FIRST + 2 * AXIS_1], box[D_STOP + 2 * AXIS_1], box[D_LOW + AXIS_1]
     size = outer * (stop - first) * run
     pass_1(
         x, x0, t, 0, v, v0, t, 0, outer, n, run, g, AXIS_1 * FIELDS, first, stop, shift, factors, v, v0 + size, t, size
     )
     outer, n, run = shape_at(box, AXIS_2, inner)
-    first, stop, shift = box[2 * AXIS_2], box[2 * AXIS_2 + 1], box[6 + AXIS_2]
+    first, stop, shift = box[D_FIRST + 2 * AXIS_2], box[D_STOP + 2 * AXIS_2], box[D_LOW + AXIS_2]
     pass_2(
         v,
         v0,
@@ -117,13 +118,13 @@ def chain_3(
     t: Any,
 ) -> None:
     outer, n, run = shape_at(box, AXIS_1, inner)
-    first, stop, shift = box[2 * AXIS_1], box[2 * AXIS_1 + 1], box[6 + AXIS_1]
+    first, stop, shift = box[D_FIRST + 2 * AXIS_1], box[D_STOP + 2 * AXIS_1], box[D_LOW + AXIS_1]
     size = outer * (stop - first) * run
     pass_1(
         x, x0, t, 0, v, v0, t, 0, outer, n, run, g, AXIS_1 * FIELDS, first, stop, shift, factors, v, v0 + size, t, size
     )
     outer, n, run = shape_at(box, AXIS_2, inner)
-    first, stop, shift = box[2 * AXIS_2], box[2 * AXIS_2 + 1], box[6 + AXIS_2]
+    first, stop, shift = box[D_FIRST + 2 * AXIS_2], box[D_STOP + 2 * AXIS_2], box[D_LOW + AXIS_2]
     both = size + outer * (stop - first) * run
     pass_2(
         v,
@@ -149,7 +150,7 @@ def chain_3(
         both,
     )
     outer, n, run = shape_at(box, AXIS_3, inner)
-    first, stop, shift = box[2 * AXIS_3], box[2 * AXIS_3 + 1], box[6 + AXIS_3]
+    first, stop, shift = box[D_FIRST + 2 * AXIS_3], box[D_STOP + 2 * AXIS_3], box[D_LOW + AXIS_3]
     pass_3(
         v, v0 + size, t, size, y, y0, won, t0, outer, n, run, g, AXIS_3 * FIELDS, first, stop, shift, factors, v, v0 + both,
         t, both,

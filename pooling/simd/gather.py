@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pooling.jit import kernel
-from pooling.simd.box import band_box
+from pooling.simd.box import D_FIRST, D_LOW, D_STOP, H_FIRST, H_LOW, H_N, H_STOP, W_FIRST, W_LOW, W_N, W_STOP, band_box
 from pooling.simd.planes import turn_in, turn_out
 from pooling.simd.program import FIELDS, STEP, TABLE, TAP_STEP
 from pooling.simd.vectors import floats, load, load_like, ones, rounded, select, splat, store, width
@@ -36,15 +36,15 @@ def share_band(
     """What each output in `box` pays to each of its winners. Here `g` is the forward program."""
     lanes = width(load(x, 0))
     pixel = lanes if VECTOR else inner
-    d_by, h_by = box[10] * box[11] * pixel, box[11] * pixel
+    d_by, h_by = box[H_N] * box[W_N] * pixel, box[W_N] * pixel
     d_step, h_step, w_step = g[STEP] * d_by, g[FIELDS + STEP] * h_by, g[2 * FIELDS + STEP] * pixel
     o = 0
-    for d in range(box[0], box[1]):
+    for d in range(box[D_FIRST], box[D_STOP]):
         d_row = g[TABLE] + 3 * d
-        for h in range(box[2], box[3]):
+        for h in range(box[H_FIRST], box[H_STOP]):
             h_row = g[FIELDS + TABLE] + 3 * h
-            row = x0 + (g[d_row] - box[6]) * d_by + (g[h_row] - box[7]) * h_by - box[8] * pixel
-            for w in range(box[4], box[5]):
+            row = x0 + (g[d_row] - box[D_LOW]) * d_by + (g[h_row] - box[H_LOW]) * h_by - box[W_LOW] * pixel
+            for w in range(box[W_FIRST], box[W_STOP]):
                 w_row = g[2 * FIELDS + TABLE] + 3 * w
                 cell = row + g[w_row] * pixel
                 for c0 in range(0, pixel, lanes):
@@ -102,21 +102,21 @@ def gather_band(
     `x` and `y` are None where only the kept tap wins, `taps` where the taps of the outputs over a cell follow from one another.
     """
     pixel = width(load(dy, 0)) if VECTOR else inner
-    w_by, h_by, d_by = pixel, box[11] * pixel, box[10] * box[11] * pixel
+    w_by, h_by, d_by = pixel, box[W_N] * pixel, box[H_N] * box[W_N] * pixel
     d_step, h_step, w_step = g[STEP] * d_by, g[FIELDS + STEP] * h_by, g[2 * FIELDS + STEP] * w_by
     d_tap, h_tap, w_tap = g[TAP_STEP], g[FIELDS + TAP_STEP], g[2 * FIELDS + TAP_STEP]
     two = np.uintp(2)
     at = 0
-    for d in range(box[0], box[1]):
+    for d in range(box[D_FIRST], box[D_STOP]):
         d_row = np.uintp(g[TABLE] + 3 * d)
-        for h in range(box[2], box[3]):
+        for h in range(box[H_FIRST], box[H_STOP]):
             h_row = np.uintp(g[FIELDS + TABLE] + 3 * h)
-            row = (g[d_row] - box[6]) * d_by + (g[h_row] - box[7]) * h_by
+            row = (g[d_row] - box[D_LOW]) * d_by + (g[h_row] - box[H_LOW]) * h_by
             first = g[d_row + np.uintp(1)] + g[h_row + np.uintp(1)]
             n_d, n_h = g[d_row + two], g[h_row + two]
-            for w in range(box[4], box[5]):
+            for w in range(box[W_FIRST], box[W_STOP]):
                 w_row = np.uintp(g[2 * FIELDS + TABLE] + 3 * w)
-                o = row + (g[w_row] - box[8]) * w_by
+                o = row + (g[w_row] - box[W_LOW]) * w_by
                 tap = first + g[w_row + np.uintp(1)]
                 n_w = g[w_row + two]
                 d_at, h_at, w_at = 0, 0, 0

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pooling.jit import inlined, kernel
+from pooling.simd.box import D_FIRST, D_LOW, D_STOP, H_FIRST, H_LOW, H_N, H_STOP, W_FIRST, W_LOW, W_N, W_STOP
 from pooling.simd.program import FIELDS, OUT, SIZE, STEP, TABLE, TAP_STEP
 from pooling.simd.strides import picked, repeated, replaced
 from pooling.simd.vectors import load, load_like, select, splat, store_past, width
@@ -67,22 +68,22 @@ def ask_rows(
 ) -> None:  # fmt: skip
     """The cells in `box`, whole strides; ``dy[q]`` is the first output there. In place of `gather_band`."""
     pixel = width(load(dy, 0)) if VECTOR else inner
-    h_by, d_by = box[11] * pixel, box[10] * box[11] * pixel
+    h_by, d_by = box[W_N] * pixel, box[H_N] * box[W_N] * pixel
     d_step, h_step = g[STEP] * d_by, g[FIELDS + STEP] * h_by
     d_tap, h_tap = g[TAP_STEP], g[FIELDS + TAP_STEP]
     outputs, cells = g[2 * FIELDS + SIZE], g[2 * FIELDS + OUT]
-    low, high = box[4] // S_W, -(-box[5] // S_W)
+    low, high = box[W_FIRST] // S_W, -(-box[W_STOP] // S_W)
     first, stop = low, high
     if not EDGE:  # strides that miss nothing have a loop of their own
         first = min(max(low, -SHIFT_LOW), high)
-        stop = max(min(outputs - SHIFT_HIGH, box[5] // S_W), first)
+        stop = max(min(outputs - SHIFT_HIGH, box[W_STOP] // S_W), first)
     two = np.uintp(2)
-    p -= box[4] * pixel
-    for d in range(box[0], box[1]):
+    p -= box[W_FIRST] * pixel
+    for d in range(box[D_FIRST], box[D_STOP]):
         d_row = np.uintp(g[TABLE] + 3 * d)
-        for h in range(box[2], box[3]):
+        for h in range(box[H_FIRST], box[H_STOP]):
             h_row = np.uintp(g[FIELDS + TABLE] + 3 * h)
-            o = (g[d_row] - box[6]) * d_by + (g[h_row] - box[7]) * h_by - box[8] * pixel
+            o = (g[d_row] - box[D_LOW]) * d_by + (g[h_row] - box[H_LOW]) * h_by - box[W_LOW] * pixel
             tap = g[d_row + np.uintp(1)] + g[h_row + np.uintp(1)]
             n_d, n_h = g[d_row + two], g[h_row + two]
             if low < first:
@@ -96,4 +97,4 @@ def ask_rows(
                 ask_edge(
                     dy, q + o, won, t + o, d_step, h_step, dx, p, stop, high, pixel, outputs, cells, n_d, n_h, tap, d_tap, h_tap,
                 )  # fmt: skip
-            p += (box[5] - box[4]) * pixel
+            p += (box[W_STOP] - box[W_FIRST]) * pixel

@@ -13,6 +13,7 @@ import numpy as np
 
 from pooling.backend import Array
 from pooling.jit import kernel
+from pooling.simd.box import D_FIRST, D_LOW, D_STOP, H_FIRST, H_LOW, H_N, H_STOP, W_FIRST, W_LOW, W_N, W_STOP
 from pooling.simd.program import FIELDS, KERNEL, OUT, Program
 from pooling.simd.vectors import load, width
 
@@ -40,13 +41,18 @@ def scatter_regions(
     d_at = g[KERNEL] * g[FIELDS + KERNEL] * g[2 * FIELDS + KERNEL]
     h_at = d_at + g[OUT]
     w_at = h_at + g[FIELDS + OUT]
-    h_by = box[11] * step
-    d_by = box[10] * h_by
+    h_by = box[W_N] * step
+    d_by = box[H_N] * h_by
     i = 0
-    for d in range(box[0], box[1]):
-        for h in range(box[2], box[3]):
-            row = x0 + (offsets[d_at + d] - box[6]) * d_by + (offsets[h_at + h] - box[7]) * h_by - box[8] * step
-            for w in range(box[4], box[5]):
+    for d in range(box[D_FIRST], box[D_STOP]):
+        for h in range(box[H_FIRST], box[H_STOP]):
+            row = (
+                x0
+                + (offsets[d_at + d] - box[D_LOW]) * d_by
+                + (offsets[h_at + h] - box[H_LOW]) * h_by
+                - box[W_LOW] * step
+            )
+            for w in range(box[W_FIRST], box[W_STOP]):
                 p = row + offsets[w_at + w] * step
                 for c in range(0 if VECTOR else first, lanes if VECTOR else stop):
                     cell = np.uintp(p + offsets[won[t0 + i + c]] + c)  # unsigned: no check for negative indices

@@ -16,7 +16,7 @@ import numpy as np
 
 from pooling.jit import inlined, kernel
 from pooling.simd.ahead import fetch
-from pooling.simd.box import band_box
+from pooling.simd.box import D_FIRST, D_STOP, H_FIRST, H_STOP, band_box
 from pooling.simd.program import FACTOR, FIELDS, FULL, FULL_STOP, OUT, SIZE, STEP, TABLE
 from pooling.simd.strides import load_n, load_taps, picked
 from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, width
@@ -162,22 +162,22 @@ def pool_band(
     memory is busy all the time.
     """
     n, f = g[2 * FIELDS + OUT], g[2 * FIELDS + FACTOR]
-    full, full_stop = max(g[FIELDS + FULL], box[2]), min(g[FIELDS + FULL_STOP], box[3])
+    full, full_stop = max(g[FIELDS + FULL], box[H_FIRST]), min(g[FIELDS + FULL_STOP], box[H_STOP])
     first = K_D * K_H * K_W - 1 if LAST else 0
     size, rows = g[2 * FIELDS + SIZE], g[FIELDS + SIZE]
     # Of the walk through a window, how far after its first row the last one lies.
     d_span, h_span = (0, 0) if LAST else (g[STEP], g[FIELDS + STEP])
     d_table, h_table, two = g[TABLE], g[FIELDS + TABLE], np.uintp(2)
     copied = low
-    for d in range(box[0], box[1]):
+    for d in range(box[D_FIRST], box[D_STOP]):
         d_row = np.uintp(d_table + 3 * d)  # unsigned: an index that can't be negative needs no check
         d_cell, d_count = g[d_row], g[d_row + two]
         start, stop = (full, full_stop) if d_count == K_D else (0, 0)
         if OVER and last:
             stop = start
-        elif OVER and d == box[1] - 1:
-            stop = min(stop, box[3] - 1)
-        for h in range(box[2], box[3]):
+        elif OVER and d == box[D_STOP] - 1:
+            stop = min(stop, box[H_STOP] - 1)
+        for h in range(box[H_FIRST], box[H_STOP]):
             h_row = np.uintp(h_table + 3 * h)
             h_cell = g[h_row]
             if MARGINS:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pooling.jit import inlined, kernel
-from pooling.simd.box import band_box
+from pooling.simd.box import D_FIRST, D_STOP, H_FIRST, H_STOP, band_box
 from pooling.simd.program import FACTOR, FIELDS, OUT, SIZE, STEP, TABLE, TAP_STEP
 from pooling.simd.rows import bring, fill
 from pooling.simd.strides import load_n, repeated, replaced, store_interleaved
@@ -116,17 +116,17 @@ def spread_band(
     d_tap, h_tap = g[TAP_STEP], g[FIELDS + TAP_STEP]
     d_table, h_table = g[TABLE], g[FIELDS + TABLE]
     strides = -(-n // S_W)
-    for d in range(box[0], box[1]):
+    for d in range(box[D_FIRST], box[D_STOP]):
         d_row = np.uintp(d_table + 3 * d)
         n_d = g[d_row + np.uintp(2)]
         d_at = at + g[d_row] * rows * line
         d_first = g[d_row + np.uintp(1)]
-        for h in range(box[2], box[3]):
+        for h in range(box[H_FIRST], box[H_STOP]):
             h_row = np.uintp(h_table + 3 * h)
             n_h = g[h_row + np.uintp(2)]
             first = d_at + g[h_row] * line
             tap = d_first + g[h_row + np.uintp(1)]
-            if OVER and (last or (h == box[3] - 1 and d == box[1] - 1)):
+            if OVER and (last or (h == box[H_STOP] - 1 and d == box[D_STOP] - 1)):
                 exact_row(dy, won, first, h_by, d_by, dx, p, n, n_d, n_h, tap, d_tap, h_tap, factor, g, none)
             else:
                 spread_run(dy, won, first, h_by, d_by, dx, p, strides, n_d, n_h, tap, d_tap, h_tap, factor)

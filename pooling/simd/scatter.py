@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pooling.jit import kernel
+from pooling.simd.box import D_FIRST, D_LOW, D_STOP, H_FIRST, H_LOW, H_N, H_STOP, W_FIRST, W_LOW, W_N, W_STOP
 from pooling.simd.program import FIELDS, START, STRIDE, TABLE
 from pooling.simd.vectors import load, splat, store, width
 
@@ -79,18 +80,18 @@ def scatter(
     """
     d_table, h_table = g[TABLE], g[FIELDS + TABLE]
     lanes = width(load(dx, 0))
-    h_by = box[11] * pixel
-    d_by = box[10] * h_by
-    row = (box[5] - box[4]) * pixel
-    for d in range(box[0], box[1]):
-        for h in range(box[2], box[3]):
+    h_by = box[W_N] * pixel
+    d_by = box[H_N] * h_by
+    row = (box[W_STOP] - box[W_FIRST]) * pixel
+    for d in range(box[D_FIRST], box[D_STOP]):
+        for h in range(box[H_FIRST], box[H_STOP]):
             if g[d_table + 3 * d + 2] > 0 and g[h_table + 3 * h + 2] > 0:
-                i = ((d - box[0]) * (box[3] - box[2]) + h - box[2]) * row
-                p = x0 + (g[START] + d * g[STRIDE] - box[6]) * d_by
-                p += (g[FIELDS + START] + h * g[FIELDS + STRIDE] - box[7]) * h_by
-                p += (g[2 * FIELDS + START] + box[4] * g[2 * FIELDS + STRIDE] - box[8]) * pixel
+                i = ((d - box[D_FIRST]) * (box[H_STOP] - box[H_FIRST]) + h - box[H_FIRST]) * row
+                p = x0 + (g[START] + d * g[STRIDE] - box[D_LOW]) * d_by
+                p += (g[FIELDS + START] + h * g[FIELDS + STRIDE] - box[H_LOW]) * h_by
+                p += (g[2 * FIELDS + START] + box[W_FIRST] * g[2 * FIELDS + STRIDE] - box[W_LOW]) * pixel
                 by = g[2 * FIELDS + STRIDE] * pixel
-                n = box[5] - box[4]
+                n = box[W_STOP] - box[W_FIRST]
                 if VECTOR:
                     scatter_row(dy, y0 + i, won, t0 + i, dx, p, by, lanes, 0, lanes, g, offsets, n)
                 else:

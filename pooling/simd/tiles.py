@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pooling.jit import Kernel, kernel
+from pooling.simd.box import D_FIRST, D_LOW, D_STOP, H_FIRST, H_LOW, H_N, H_STOP, W_FIRST, W_LOW, W_N, W_STOP
 from pooling.simd.program import FACTOR, FIELDS, KERNEL, SIZE, STRIDE
 from pooling.simd.vectors import load, load_like, select, splat, store_past, width
 
@@ -32,19 +33,19 @@ def spread_tiles(
     lanes = width(load(dy, 0))
     pixel = lanes if VECTOR else inner
     p = x0
-    for d in range(box[0], box[1]):
+    for d in range(box[D_FIRST], box[D_STOP]):
         o_d, i = d // s_d, d % s_d
-        for h in range(box[2], box[3]):
+        for h in range(box[H_FIRST], box[H_STOP]):
             o_h, j = h // s_h, h % s_h
             covered = i < k_d and o_d < g[SIZE] and j < k_h and o_h < g[FIELDS + SIZE]
-            w = box[4]  # a band starts where a window does
+            w = box[W_FIRST]  # a band starts where a window does
             if covered:
                 o_w = w // s_w
-                q = (((o_d - box[6]) * box[10] + o_h - box[7]) * box[11] + o_w - box[8]) * pixel
+                q = (((o_d - box[D_LOW]) * box[H_N] + o_h - box[H_LOW]) * box[W_N] + o_w - box[W_LOW]) * pixel
                 if not MAX:
                     row_factor = factors[g[FACTOR] + o_d] * factors[g[FIELDS + FACTOR] + o_h]
-                while w < box[5] and o_w < g[2 * FIELDS + SIZE]:
-                    stride = min(s_w, box[5] - w)
+                while w < box[W_STOP] and o_w < g[2 * FIELDS + SIZE]:
+                    stride = min(s_w, box[W_STOP] - w)
                     for c0 in range(0, pixel, lanes):
                         c = 0 if VECTOR else min(c0, pixel - lanes)
                         gradient = load(dy, y0 + q + c)
@@ -67,7 +68,7 @@ def spread_tiles(
                     q += pixel
                     w += stride
                     o_w += 1
-            rest = (box[5] - w) * pixel
+            rest = (box[W_STOP] - w) * pixel
             for c0 in range(0, rest, lanes):
                 zero = splat(0, load(dy, 0))
                 store_past(dx, p + min(c0, rest - lanes), zero, PAST)

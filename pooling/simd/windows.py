@@ -16,6 +16,7 @@ from pooling.jit import Kernel, inlined, kernel
 from pooling.memory import ALIGNMENT
 from pooling.simd.ahead import fetch
 from pooling.simd.blocks import in_blocks, pool_block
+from pooling.simd.box import D_FIRST, D_LOW, D_STOP, H_FIRST, H_LOW, H_N, H_STOP, W_FIRST, W_LOW, W_N, W_STOP
 from pooling.simd.program import FACTOR, FIELDS, FULL, FULL_STOP, KERNEL, SCAN, STEP, STRIDE, TABLE, TAP_STEP, Program
 from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, store_past, width
 
@@ -158,30 +159,34 @@ def pool_windows(
     d_table, h_table, w_table = g[TABLE], g[FIELDS + TABLE], g[2 * FIELDS + TABLE]
     lanes = width(load(x, 0))
     pixel = lanes if VECTOR else inner
-    h_pitch = box[11] * pixel
-    d_pitch = box[10] * h_pitch
+    h_pitch = box[W_N] * pixel
+    d_pitch = box[H_N] * h_pitch
     d_by, h_by, w_by = g[STEP] * d_pitch, g[FIELDS + STEP] * h_pitch, g[2 * FIELDS + STEP] * pixel
     first_tap = k_d * k_h * k_w - 1 if LAST else 0
     next_window = g[2 * FIELDS + STRIDE] * pixel
     q = 0
     done = 0
-    for d in range(box[0], box[1]):
-        for h in range(box[2], box[3]):
+    for d in range(box[D_FIRST], box[D_STOP]):
+        for h in range(box[H_FIRST], box[H_STOP]):
             if done > 1:  # pooled with the rows above
                 done -= 1
                 continue
             # A window without cells stands at cell 0, which may lie before all that is there.
-            row = x0 + max(g[d_table + 3 * d] - box[6], 0) * d_pitch + max(g[h_table + 3 * h] - box[7], 0) * h_pitch
-            full, full_stop = box[4], box[5]
+            row = (
+                x0
+                + max(g[d_table + 3 * d] - box[D_LOW], 0) * d_pitch
+                + max(g[h_table + 3 * h] - box[H_LOW], 0) * h_pitch
+            )
+            full, full_stop = box[W_FIRST], box[W_STOP]
             if not INSIDE:
                 if g[d_table + 3 * d + 2] == k_d and g[h_table + 3 * h + 2] == k_h:
                     full, full_stop = g[2 * FIELDS + FULL], g[2 * FIELDS + FULL_STOP]
                 else:
                     full_stop = full
-            if ROWS and g[FIELDS + FULL] <= h and h + ROWS <= min(g[FIELDS + FULL_STOP], box[3]):
-                next_row = (box[5] - box[4]) * pixel
-                for w in range(box[4], box[5]):
-                    at = row + max(g[w_table + 3 * w] - box[8], 0) * pixel
+            if ROWS and g[FIELDS + FULL] <= h and h + ROWS <= min(g[FIELDS + FULL_STOP], box[H_STOP]):
+                next_row = (box[W_STOP] - box[W_FIRST]) * pixel
+                for w in range(box[W_FIRST], box[W_STOP]):
+                    at = row + max(g[w_table + 3 * w] - box[W_LOW], 0) * pixel
                     corner, n_w = g[w_table + 3 * w + 1], g[w_table + 3 * w + 2]
                     pool_block(x, at, y, y0 + q, won, t0 + q, pixel, g, h_pitch, h_by, w_by, next_row, corner, n_w)
                     q += pixel
@@ -192,14 +197,14 @@ def pool_windows(
             row_factor = factors[0]
             if not MAX:
                 row_factor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
-            w = box[4]
-            while w < box[5]:
-                at = row + max(g[np.uintp(w_table + 3 * w)] - box[8], 0) * pixel
+            w = box[W_FIRST]
+            while w < box[W_STOP]:
+                at = row + max(g[np.uintp(w_table + 3 * w)] - box[W_LOW], 0) * pixel
                 divisor = row_factor
                 if not MAX:
                     divisor = row_factor * factors[g[2 * FIELDS + FACTOR] + w]
                 if INSIDE or full <= w < full_stop:
-                    end = box[5] if INSIDE else min(full_stop, box[5])
+                    end = box[W_STOP] if INSIDE else min(full_stop, box[W_STOP])
                     for _ in range(w, end):
                         for c0 in range(0, pixel, lanes):
                             c = 0 if VECTOR else min(c0, pixel - lanes)
@@ -217,9 +222,9 @@ def pool_windows(
                     q += pixel
                     w += 1
             if MAX and FLOATS and any_lane(suspect):
-                for w in range(max(full, box[4]), min(full_stop, box[5])):  # a band may be part of a row
-                    at = row + max(g[w_table + 3 * w] - box[8], 0) * pixel
-                    o = q + (w - box[5]) * pixel
+                for w in range(max(full, box[W_FIRST]), min(full_stop, box[W_STOP])):  # a band may be part of a row
+                    at = row + max(g[w_table + 3 * w] - box[W_LOW], 0) * pixel
+                    o = q + (w - box[W_STOP]) * pixel
                     careful_window(
                         x, at, y, y0 + o, won, t0 + o, pixel, g, d_by, h_by, w_by, k_d, k_h, k_w, first_tap, factors[0]
                     )
