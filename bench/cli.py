@@ -54,7 +54,7 @@ ChosenPreset = Annotated[
         "--preset",
         callback=preset_of,
         metavar="|".join(PRESETS),
-        help="Measure for at most 2, 15 or 60 minutes on 2 cores, with the frameworks for half as long again; "
+        help="Measure for at most 2, 16 or 60 minutes on 2 cores, with the frameworks for twice as long; "
         "the first time, compiling takes some minutes more.",
     ),
 ]

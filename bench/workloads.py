@@ -83,7 +83,7 @@ class Workload:
     data_format: DataFormat = "channels_first"
     dtype: str = "float32"
     values: Values = "relu"
-    preset: Preset = "full"
+    preset: Preset = "standard"
     both_layouts: bool = False
 
     @cached_property
@@ -216,54 +216,53 @@ TABLE = (
     Workload("mnist_conv1", "MNIST LeNet", (64, 20, 24, 24), 2, preset="quick", both_layouts=True),
     Workload("mnist_conv2", "MNIST LeNet", (64, 50, 8, 8), 2, preset="quick", both_layouts=True),
     Workload("mnist_conv1_avg", "MNIST LeNet", (64, 20, 24, 24), 2, op="avg", preset="quick"),
-    Workload("mnist_conv2_avg", "MNIST LeNet", (64, 50, 8, 8), 2, op="avg", preset="standard"),
-    Workload("nielsen_conv1", "MNIST Nielsen", (10, 20, 24, 24), 2, preset="standard"),
-    Workload("nielsen_conv2", "MNIST Nielsen", (10, 40, 8, 8), 2, preset="standard"),
-    Workload("keras_conv1", "MNIST Keras", (128, 32, 26, 26), 2, preset="standard"),
-    Workload("keras_conv2", "MNIST Keras", (128, 64, 11, 11), 2, preset="standard"),
+    Workload("mnist_conv2_avg", "MNIST LeNet", (64, 50, 8, 8), 2, op="avg"),
+    Workload("nielsen_conv1", "MNIST Nielsen", (10, 20, 24, 24), 2),
+    Workload("nielsen_conv2", "MNIST Nielsen", (10, 40, 8, 8), 2),
+    Workload("keras_conv1", "MNIST Keras", (128, 32, 26, 26), 2),
+    Workload("keras_conv2", "MNIST Keras", (128, 64, 11, 11), 2),
     # Image networks. VGG-16 as trained on 224-pixel images, but for one on 112.
     Workload("vgg16_block5", "VGG-16", (32, 512, 14, 14), 2, preset="quick", both_layouts=True),
-    Workload("vgg16_block3", "VGG-16", (16, 256, 56, 56), 2, preset="standard"),
+    Workload("vgg16_block3", "VGG-16", (16, 256, 56, 56), 2),
     Workload("vgg16_block1", "VGG-16", (8, 64, 224, 224), 2),
-    Workload("vgg16_on112", "VGG-16, 112 px", (16, 64, 112, 112), 2, preset="standard", both_layouts=True),
-    Workload("alexnet_pool1", "AlexNet", (32, 96, 55, 55), 3, 2, preset="standard", both_layouts=True),
-    Workload("alexnet_pool2", "AlexNet", (32, 256, 27, 27), 3, 2, preset="standard"),
+    Workload("vgg16_on112", "VGG-16, 112 px", (16, 64, 112, 112), 2, both_layouts=True),
+    Workload("alexnet_pool1", "AlexNet", (32, 96, 55, 55), 3, 2, both_layouts=True),
+    Workload("alexnet_pool2", "AlexNet", (32, 256, 27, 27), 3, 2),
     Workload("alexnet_pool5", "AlexNet", (64, 256, 13, 13), 3, 2, preset="quick"),
-    Workload("resnet50_stem", "ResNet-50", (16, 64, 112, 112), 3, 2, 1, preset="standard", both_layouts=True),
-    Workload("resnet50_tail", "ResNet-50", (64, 2048, 7, 7), 7, 1, op="avg", preset="standard", both_layouts=True),
+    Workload("resnet50_stem", "ResNet-50", (16, 64, 112, 112), 3, 2, 1, both_layouts=True),
+    Workload("resnet50_tail", "ResNet-50", (64, 2048, 7, 7), 7, 1, op="avg", both_layouts=True),
     Workload("resnetv2_shortcut", "ResNetV2", (16, 256, 56, 56), 1, 2),
     Workload("googlenet_pool1", "GoogLeNet", (16, 64, 114, 114), 3, 2),
-    Workload("googlenet_pool3", "GoogLeNet", (32, 480, 28, 28), 3, 2, preset="standard"),
+    Workload("googlenet_pool3", "GoogLeNet", (32, 480, 28, 28), 3, 2),
     Workload("googlenet_pool4", "GoogLeNet", (64, 832, 14, 14), 3, 2),
-    Workload("googlenet_branch3a", "GoogLeNet", (32, 192, 28, 28), 3, 1, 1, preset="standard", both_layouts=True),
+    Workload("googlenet_branch3a", "GoogLeNet", (32, 192, 28, 28), 3, 1, 1, both_layouts=True),
     Workload("googlenet_branch4", "GoogLeNet", (32, 512, 14, 14), 3, 1, 1),
     Workload("inceptionv3_pool1", "Inception v3", (8, 64, 147, 147), 3, 2),
     Workload("inceptionv3_pool2", "Inception v3", (16, 192, 71, 71), 3, 2),
     Workload("inceptionv3_reduction", "Inception v3", (32, 768, 17, 17), 3, 2),
-    Workload("inceptionv3_branch", "Inception v3", (32, 768, 17, 17), 3, 1, 1, op="avg", preset="standard"),
-    Workload("densenet121_transition1", "DenseNet-121", (16, 128, 56, 56), 2, op="avg", preset="standard"),
+    Workload("inceptionv3_branch", "Inception v3", (32, 768, 17, 17), 3, 1, 1, op="avg"),
+    Workload("densenet121_transition1", "DenseNet-121", (16, 128, 56, 56), 2, op="avg"),
     Workload("squeezenet_pool1", "SqueezeNet", (16, 64, 111, 111), 3, 2, ceil_mode=True),
-    Workload("yolo_sppf", "YOLO", (16, 256, 20, 20), 5, 1, 2, preset="standard", both_layouts=True),
-    Workload("yolo_spp", "YOLO", (2, 256, 20, 20), 13, 1, 6, preset="standard"),
+    Workload("yolo_sppf", "YOLO", (16, 256, 20, 20), 5, 1, 2, both_layouts=True),
+    Workload("yolo_spp", "YOLO", (2, 256, 20, 20), 13, 1, 6),
     Workload("unet_down1", "U-Net", (1, 64, 572, 572), 2),
     Workload("unet_down4", "U-Net", (4, 512, 64, 64), 2),
     # One and three spatial dimensions, a batch of one, and double precision.
-    Workload("unet3d_down1", "3-D U-Net", (1, 64, 64, 64, 64), 2, preset="standard"),
+    Workload("unet3d_down1", "3-D U-Net", (1, 64, 64, 64, 64), 2),
     Workload("i3d_pool2a", "I3D", (2, 64, 16, 112, 112), (1, 3, 3), (2, 2, 2), (0, 1, 1)),
     Workload("c3d_pool5", "C3D", (32, 512, 2, 7, 7), 2, 2, (0, 1, 1)),
-    Workload("audio_steps", "audio", (32, 256, 496), 4, preset="standard"),
+    Workload("audio_steps", "audio", (32, 256, 496), 4),
     Workload(
         "resnet50_stem", "ResNet-50, batch 1", (1, 64, 112, 112), 3, 2, 1, data_format="channels_last", preset="quick"
     ),
-    Workload("resnet50_stem", "ResNet-50", (8, 64, 112, 112), 3, 2, 1, dtype="float64"),
+    Workload("resnet50_stem", "ResNet-50", (8, 64, 112, 112), 3, 2, 1, dtype="float64", preset="full"),
 )
 
 
 def _in_layouts(row: Workload) -> tuple[Workload, ...]:
     if not row.both_layouts:
         return (row,)
-    later: Preset = "full" if row.preset == "full" else "standard"
-    return row, replace(row, data_format="channels_last", preset=later)
+    return row, replace(row, data_format="channels_last", preset="standard")
 
 
 WORKLOADS: tuple[Workload, ...] = tuple(workload for row in TABLE for workload in _in_layouts(row))

@@ -166,8 +166,8 @@ def test_names_of_tasks_are_unique_and_times_are_estimated(preset: str) -> None:
     zeros = np.zeros((60_000, 28, 28, 1), np.float32)
     data = Dataset("MNIST", "", zeros, np.zeros(60_000, np.int64), zeros[:10_000], np.zeros(10_000, np.int64))
     for taking_part, limits in (
-        (backends(), {"quick": 120, "standard": 900, "full": 5400}),
-        (lineup(preset)[0], {"quick": 180, "standard": 1400, "full": 5400}),  # type: ignore[arg-type]
+        (backends(), {"quick": 120, "standard": 1000, "full": 5400}),
+        (lineup(preset)[0], {"quick": 180, "standard": 1700, "full": 5400}),  # type: ignore[arg-type]
     ):
         tasks = list(bench.suite.tasks_of(preset, 2, taking_part, data))  # type: ignore[arg-type]
         assert len({task.name for task in tasks}) == len(tasks)
