@@ -20,7 +20,7 @@ help:  ## What there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 	@echo "  PRESET=quick|standard|full says how long the report may measure: 2, 16 or 60 minutes; OUT=folder where to"
 	@echo "  The first time it compiles for some minutes more"
-	@echo "  After make peers the report compares with the frameworks too, and takes twice as long"
+	@echo "  After make peers the report compares with the frameworks too, and takes two to three times as long"
 
 report: $(READY)  ## Prove and time every backend, train on MNIST, write the page
 	$(BIN)/python -m bench report --preset $(PRESET) $(if $(OUT),--out $(OUT))

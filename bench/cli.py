@@ -54,7 +54,7 @@ ChosenPreset = Annotated[
         "--preset",
         callback=preset_of,
         metavar="|".join(PRESETS),
-        help="Measure for at most 2, 16 or 60 minutes on 2 cores, with the frameworks for twice as long; "
+        help="Measure for at most 2, 16 or 60 minutes on 2 cores, with the frameworks two to three times that; "
         "the first time, compiling takes some minutes more.",
     ),
 ]

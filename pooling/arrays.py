@@ -46,7 +46,7 @@ def in_order(array: Array) -> Array:
 
 
 def shaped(array: Array, shape: tuple[int, ...]) -> Array:
-    """`array` in another shape, most often its own: reshape takes three times as long to see that."""
+    """`array` in another shape, or itself if that is its own: reshape takes three times as long. Not for what is kept."""
     return array if array.shape == shape else array.reshape(shape)
 
 

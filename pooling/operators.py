@@ -232,7 +232,8 @@ class Operator:
         x = widened(x)
         if y.size:
             result = y if x.dtype == plan.dtype else empty(plan.y_shape, x.dtype)
-            kept = self._run(plan, shaped(x, plan.canonical), shaped(result, plan.y_canonical), training)
+            # As views: whoever changes the shape of what we were given, or gave, must not change what is kept.
+            kept = self._run(plan, x.reshape(plan.canonical), result.reshape(plan.y_canonical), training)
             if result is not y:
                 y[...] = result
         return x, y, Saved(plan, kept)

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from functools import lru_cache
 from queue import SimpleQueue
-from threading import Lock, Thread, local
+from threading import Lock, RLock, Thread, local
 from time import perf_counter
 from typing import Any
 
@@ -55,7 +55,7 @@ PARTS = 16
 NUMBER, LETTER, CALLED, FUNCTION, WITH, CPU, INSIDE, WAITING, BOX = 0, 1, 2, 3, 4, 5, 8, 16, 24
 """Where what is in a letter box (`simd/tickets.py`), and how long it is. What callers write is one cache line."""
 
-_lock = Lock()
+_lock = RLock()  # a signal's handler, or a finalizer, may pool while this thread has it
 _crew: _Crew | None = None
 _threads: int | None = None
 
@@ -121,7 +121,7 @@ class _Crew:
     """Helpers that wait for jobs."""
 
     def __init__(self, n: int) -> None:
-        self.n = n
+        self.asked = self.n = n
         room = np.zeros(BOX + 7, np.int64)
         self.box = room[-(room.ctypes.data // 8) % 8 :][:BOX]
         self.box[CPU] = -1
@@ -245,8 +245,8 @@ def share(take: Callable[[int, int, Array], None], n: int, nbytes: int, attend: 
             take(n, 0, UNSHARED)
     finally:
         crew.mail[CALLED] = 0
-        crew.called = perf_counter()
         crew.writing.release()
+    crew.called = perf_counter()  # after all: an interrupt may come with any call
 
 
 def is_small(n: int, nbytes: int) -> bool:
@@ -319,20 +319,21 @@ def _get_crew(n: int) -> _Crew:
     """At least `n` helpers."""
     global _crew
     crew = _crew
-    if crew is None or crew.n < n:
+    if crew is None or crew.asked < n:
         with _lock:
             crew = _crew
-            if crew is None or crew.n < n:
-                if crew is not None:
-                    crew.dismiss()
-                crew = _crew = _Crew(max(n, get_num_threads() - 1))
+            if crew is None or crew.asked < n:
+                crew = _Crew(max(n, get_num_threads() - 1))
+                if _crew is not None:  # perhaps made by what interrupted this very line
+                    _crew.dismiss()
+                _crew = crew
     return crew
 
 
 def _forget_after_fork() -> None:
     """A forked child has none of its parent's threads, and perhaps a lock that one of them held."""
     global _crew, _lock
-    _crew, _lock = None, Lock()
+    _crew, _lock = None, RLock()
     _worker.busy = False
 
 

@@ -258,3 +258,16 @@ def test_many_dimensions(name: str) -> None:
                 assert same_bits(pool.backward(y, saved), x)
     with pytest.raises(PoolingError, match="63 spatial dimensions are too many, use at most 62"):
         pooling.MaxPool((1,) * 63, backend=name)(x)
+
+
+@pytest.mark.parametrize("ties", ["first", "split"])
+def test_arrays_given_another_shape_between_forward_and_backward(ties: Any) -> None:
+    """What is kept are views of its own: the caller's arrays may be reshaped in place."""
+    pool = pooling.MaxPool(2, data_format="channels_last", ties=ties, backend="simd")
+    x = np.random.default_rng(0).standard_normal((2, 4, 4, 4, 3)).astype(np.float32)
+    y, saved = pool.forward(x)
+    dy = np.ones_like(y)
+    expected = pool.backward(dy, saved)
+    y.shape = (2, -1)
+    x.shape = (-1,)
+    assert same_bits(pool.backward(dy, saved), expected)

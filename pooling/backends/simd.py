@@ -265,6 +265,7 @@ def backward(problem: Problem, dy: Array, taps: Array | None, dx: Array, *tied: 
     passes.job(dx, True).run(dy, dx, taps, *tied)
 
 
+@lru_cache(maxsize=256)
 def empty_outputs(problem: Problem) -> tuple[tuple[int, Array], ...]:
     """The outputs, as (axis, indices along it), whose windows hold padding alone."""
     counts = (np.array(axis.counts(include_pad=False)) for axis in problem.window.axes)
