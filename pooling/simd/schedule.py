@@ -62,8 +62,8 @@ def bands(
     rows = _bands(program, size_of, whole_strides, limit, wide_from)
     if wide_from is None or len(rows) <= wide_from:
         return rows
-    # 9x9, 13x13 and 31x31 windows over 14x14 to 56x56 cells took 0.7 to 0.9 of the time so, 5x5 over 20x20, of which a fifth was read
-    # again, 1.1 times as long. With four times the limit they took as long as with twice, or 1.1 to 1.5 times.
+    # 9x9, 13x13 and 31x31 windows over 14x14 to 56x56 cells took 0.7 to 0.9 of the time so, 5x5 over 20x20, of which a fifth was
+    # read again, 1.1 times as long. With four times the limit they took as long as with twice, or 1.1 to 1.5 times.
     wider = _bands(program, size_of, whole_strides, 2 * limit, wide_from)
     read, less = ((each[:, 3] - each[:, 2]).sum() for each in (rows, wider))
     enough = len(wider) >= wide_from and read > AGAIN * program.size[program.band_axis] and less < WORTH * read
