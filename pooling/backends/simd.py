@@ -187,6 +187,7 @@ class Passes:
     """Both passes over arrays of one size, with what goes with them: one lookup in a call instead of four, which took 1.3 us."""
 
     def __init__(self, problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> None:
+        self.problem = problem
         self.given = problem, outer, inner, dtype
         self.turned = problem.window.ndim == 3 and few_channels((inner,), dtype)
         self.empties = empty_outputs(problem) if problem.op == "max" else ()
@@ -207,7 +208,7 @@ class Passes:
 
     def job(self, result: Array, back: bool) -> Job:
         """The pass that makes `result`."""
-        some = past(self.given[0], result)
+        some = past(self.problem, result)
         if some:
             return past_job(*self.given, back, some)
         return self.backward if back else self.forward
@@ -218,10 +219,15 @@ def passes_of(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) ->
     return Passes(problem, outer, inner, dtype)
 
 
+def passes_for(problem: Problem, result: Array) -> Passes:
+    """The passes over arrays as large as a result: y, or dx."""
+    return passes_of(problem, len(result), result.shape[-1], result.dtype)
+
+
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     if x.dtype.kind == "b":
         x, y = x.view(np.uint8), y.view(np.uint8)
-    passes = passes_of(problem, len(y), y.shape[-1], y.dtype)
+    passes = passes_for(problem, y)
     taps = empty(*passes.taps) if training else None
     forward(passes, x, y, taps)
     if taps is None:
@@ -230,23 +236,23 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
 
 
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-    backward(problem, dy, kept[0], dx, *kept[1:])
+    backward(passes_for(problem, dx), dy, kept[0], dx, *kept[1:])
 
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    forward(passes_of(problem, len(y), y.shape[-1], y.dtype), x, y, None)
+    forward(passes_for(problem, y), x, y, None)
     return ()
 
 
 def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-    backward(problem, dy, None, dx)
+    backward(passes_for(problem, dx), dy, None, dx)
 
 
 def forward(passes: Passes, x: Array, y: Array, taps: Array | None) -> None:
     """Run the op's forward pass."""
     if passes.turned:
         result = empty((len(y) * y.shape[-1], *y.shape[1:-1], 1), y.dtype)
-        forward(passes_of(passes.given[0], len(result), 1, y.dtype), channels_to_planes(x), result, taps)
+        forward(passes_for(passes.problem, result), channels_to_planes(x), result, taps)
         planes_to_channels(result, y)
         return
     passes.job(y, False).run(x, y, taps)
@@ -254,12 +260,12 @@ def forward(passes: Passes, x: Array, y: Array, taps: Array | None) -> None:
         fill_empty(passes, y, taps)
 
 
-def backward(problem: Problem, dy: Array, taps: Array | None, dx: Array, *tied: Array) -> None:
+def backward(passes: Passes, dy: Array, taps: Array | None, dx: Array, *tied: Array) -> None:
     """Run the op's backward pass. `tied` are x and y where several cells may win."""
-    passes = passes_of(problem, len(dx), dx.shape[-1], dx.dtype)
     if passes.turned:
         result = empty((len(dx) * dx.shape[-1], *dx.shape[1:-1], 1), dx.dtype)
-        backward(problem, channels_to_planes(dy), taps, result, *map(channels_to_planes, tied))
+        planes = map(channels_to_planes, tied)
+        backward(passes_for(passes.problem, result), channels_to_planes(dy), taps, result, *planes)
         planes_to_channels(result, dx)
         return
     passes.job(dx, True).run(dy, dx, taps, *tied)
@@ -275,7 +281,7 @@ def empty_outputs(problem: Problem) -> tuple[tuple[int, Array], ...]:
 
 def fill_empty(passes: Passes, y: Array, taps: Array | None) -> None:
     """Give windows without cells, which no kernel looks for, the dtype's lowest value and nobody's tap."""
-    output_size = passes.given[0].window.output_size
+    output_size = passes.problem.window.output_size
     for axis, indices in passes.empties:
         y[(slice(None),) * (axis + 1) + (indices,)] = lowest(y.dtype)
         if taps is not None:
