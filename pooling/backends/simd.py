@@ -82,6 +82,7 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
         return forward_job(with_channels(problem, inner), outer, 1, dtype)
     if in_place(problem, inner, dtype):
         return plane_job(problem, outer, dtype, False)
+    from pooling.simd.ahead import from_memory
     from pooling.simd.chain import chain
     from pooling.simd.passes import forward_channels, forward_planes
     from pooling.simd.windows import at_one_go, windows
@@ -92,7 +93,8 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
     pixel = (lanes_of(dtype) if in_lanes else inner) * dtype.itemsize
     at_once = at_one_go(program, pixel, maximum)
     if at_once:
-        visit = windows(program, pixel, maximum, in_lanes, floats, last)
+        memory = from_memory(problem, outer, inner, dtype)
+        visit = windows(program, pixel, maximum, in_lanes, floats, last, memory)
     else:
         counts = tuple(axis.kernel if axis.slides else 0 for axis in program.axes)
         visit = chain(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pooling.jit import inlined, kernel
-from pooling.simd.ahead import fetch
+from pooling.simd.ahead import ask, fetch
 from pooling.simd.box import D_FIRST, D_STOP, H_FIRST, H_STOP, band_box
 from pooling.simd.program import FACTOR, FIELDS, FULL, FULL_STOP, OUT, SIZE, STEP, TABLE
 from pooling.simd.strides import load_n, load_taps, picked
@@ -32,7 +32,9 @@ LAST = 0  # whether the last of tied cells wins: windows are then walked back
 CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed
 OVER = 0  # whether a row's only vector may be longer than the row: what it writes too much, the next row overwrites
 MARGINS = 0  # whether rows are copied with margins
-AHEAD = 0  # how many rows of a window the one above does not have, where x is fetched ahead
+NEW_D, NEW_H = 1, 1  # how many planes and rows of a window the one before does not have
+AHEAD = 0  # whether they are fetched ahead
+MEMORY = 0  # whether x comes from memory, and is asked for in several places (`ahead.py`)
 
 
 @kernel
@@ -91,7 +93,7 @@ def pool_run(
             if MARGINS:
                 winner = winner + load_like(taps, o, best)
         if not MARGINS:
-            for j in range(AHEAD):
+            for j in range(NEW_H if AHEAD else 0):
                 row = at + o * S_W + ((-j if LAST else K_H - 1 - j) * D_H) * line
                 for k in range(S_W):
                     fetch(x, row + k * LANES)
@@ -190,6 +192,9 @@ def pool_band(
                 factor = factors.dtype.type(1)
                 if not MAX:
                     factor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
+                if MEMORY:
+                    for i in range(NEW_D):
+                        ask(x, at + (-i if LAST else i) * D_D * plane, NEW_H * line)
                 pool_run(x, at, line, plane, y, q, won, t, n, first, K_D, K_H, taps, factors, f, factor)
             else:
                 pool_row(x, x0, line, plane, y, q, won, t, d, h, g, taps, factors)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from pooling.jit import inlined, kernel
+from pooling.simd.ahead import ask
 from pooling.simd.packed import copy_row, load_rows, store_first, under_taps
 from pooling.simd.rows import fill
 from pooling.simd.strides import added, load_n, picked
@@ -31,6 +32,7 @@ MARGINS = 0  # whether planes are copied with margins
 GAP_H, GAP_W = 0, 0  # rows between copied planes, and cells between rows
 BEFORE_H, BEFORE_W = 0, 0  # padding
 SIZE_W = 1  # cells of a row
+MEMORY = 0  # whether x comes from memory, and is asked for in several places (`ahead.py`)
 
 
 @kernel
@@ -132,6 +134,8 @@ def forward_short(
         first = planes * group // groups
         n = planes * (group + 1) // groups - first
         if MARGINS:
+            if MEMORY:
+                ask(x, first * cells, n * cells)
             for slab in range(n * depth):
                 for row in range(size_h):
                     s = first * cells + (slab * size_h + row) * SIZE_W
@@ -145,4 +149,6 @@ def forward_short(
                     pool_rows(v, at, plane, y, q, won, rows, starts, divisors)
                 else:
                     at = (first + p) * cells + d * S_D * plane
+                    if MEMORY:
+                        ask(x, at, together * cells if out_depth == 1 else S_D * plane)
                     pool_rows(x, at, plane, y, q, won, together * rows, starts, divisors)

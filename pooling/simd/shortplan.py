@@ -12,6 +12,7 @@ import numpy as np
 from pooling.axis import Axis
 from pooling.backend import Array, Problem
 from pooling.memory import ALIGNMENT
+from pooling.simd.ahead import from_memory
 from pooling.simd.program import FACTOR, FIELDS, Program, backward_program, forward_program
 from pooling.simd.rowplan import BAND, MOST_STRIDE, MOST_TAPS, rows_fit
 from pooling.simd.schedule import Plan, shifts_of
@@ -174,6 +175,7 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
         "MARGINS": int(margins),
         "GAP_H": gap_h,
         "GAP_W": gap_w,
+        "MEMORY": int(from_memory(problem, outer, 1, dtype)),
     }
     careful = careful_rows.over(**names, CAREFUL=1, careful=nothing).apart()
     kernel = forward_short.over(**names, CAREFUL=0, careful=careful)

@@ -14,7 +14,7 @@ import numpy as np
 
 from pooling.jit import Kernel, inlined, kernel
 from pooling.memory import ALIGNMENT
-from pooling.simd.ahead import fetch
+from pooling.simd.ahead import fetch, fetch_apart
 from pooling.simd.blocks import in_blocks, pool_block
 from pooling.simd.box import D_FIRST, D_LOW, D_STOP, H_FIRST, H_LOW, H_N, H_STOP, W_FIRST, W_LOW, W_N, W_STOP
 from pooling.simd.program import FACTOR, FIELDS, FULL, FULL_STOP, KERNEL, SCAN, STEP, STRIDE, TABLE, TAP_STEP, Program
@@ -31,6 +31,7 @@ K_D, K_H, K_W = 0, 0, 0
 MAX = 1  # or 0: the mean
 VECTOR = 0  # whether a pixel is one vector
 ASK = 0  # whether memory is asked ahead
+MEMORY = 0  # whether x comes from memory, and is asked for in several places (`ahead.py`)
 PAST = 0  # whether y is written past the caches (`past.py`)
 LAST = 0  # whether windows are walked back, so that the last of tied cells wins
 FLOATS = 1  # whether there are NaNs, which full windows are read without minding, and only notice
@@ -124,7 +125,9 @@ def full_window(
     first_tap = k_d * k_h * k_w - 1 if LAST else 0
     sign = -1 if LAST else 1
     best = load(x, cell)
-    if ASK:
+    if MEMORY:
+        fetch_apart(x, cell)
+    elif ASK:
         fetch(x, cell)
     total = best
     if won is not None:
@@ -135,7 +138,9 @@ def full_window(
                 if i + j + k > 0:
                     at = cell + i * d_by + j * h_by + k * w_by
                     value = load(x, at)
-                    if ASK:
+                    if MEMORY:
+                        fetch_apart(x, at)
+                    elif ASK:
                         fetch(x, at)
                     total = total + value
                     if MAX:
@@ -230,7 +235,9 @@ def pool_windows(
                     )
 
 
-def windows(program: Program, pixel: int, maximum: bool, in_lanes: bool, floats: bool, last: bool) -> Kernel[..., Any]:
+def windows(
+    program: Program, pixel: int, maximum: bool, in_lanes: bool, floats: bool, last: bool, memory: bool
+) -> Kernel[..., Any]:
     """The pass, made for the program's window if that is small.
 
     Parameters
@@ -241,6 +248,8 @@ def windows(program: Program, pixel: int, maximum: bool, in_lanes: bool, floats:
         Whether NaNs are possible.
     last
         Whether the last of tied cells wins.
+    memory
+        Whether x comes from memory.
     """
     inside = all((program.tables[i][:, 2] == axis.kernel).all() for i, axis in enumerate(program.axes))
     names: dict[str, Any] = {"MAX": int(maximum), "VECTOR": int(in_lanes), "LAST": int(last)}
@@ -253,8 +262,9 @@ def windows(program: Program, pixel: int, maximum: bool, in_lanes: bool, floats:
             names |= {"edge": edge_window.over(**names).apart(), **in_blocks(program)}
     # Of pixels that end inside a cache line, which the CPU's own prefetchers lose: 0.85 to 0.95 of the time in the caches and
     # out of them. With pixels of whole lines it took 1.0 to 1.1 times as long, of planes whose edges nobody reads 1.2.
-    ask = not in_lanes and pixel % ALIGNMENT and all(axis.disjoint for axis in program.axes)
-    return pool_windows.over(**names, INSIDE=int(inside), ASK=int(ask))
+    apart = not in_lanes and all(axis.disjoint for axis in program.axes)
+    ask = apart and pixel % ALIGNMENT and not memory
+    return pool_windows.over(**names, INSIDE=int(inside), ASK=int(ask), MEMORY=int(apart and memory))
 
 
 def at_one_go(program: Program, pixel: int, maximum: bool) -> bool:
