@@ -1,8 +1,9 @@
 """What this machine's memory can do: read, write and copy bandwidth by array size, from L1 to main memory.
 
 Kernels of our own, made of the library's vectors and split over its threads, with ordinary and with streaming (non-temporal)
-stores, and NumPy's copy: the best of them is what memory allows. A size counts all bytes touched, so that a copy of 1 MB reads
-half of it and writes half: whatever fits a cache as one array does as another's two.
+stores, asked for in order or in several places (`pooling/simd/ahead.py`), and NumPy's copy: the best of them is what memory
+allows. A size counts all bytes touched, so that a copy of 1 MB reads half of it and writes half: whatever fits a cache as one
+array does as another's two.
 
 Passes are repeated inside a kernel until a sample is long enough to measure: handing work to threads costs as much as moving
 200 KB, and says nothing about memory. Each repeat writes another value, or adds to what was read before, so that the compiler
@@ -45,9 +46,25 @@ def kernels() -> dict[str, Any]:
     """The compiled kernels: each works on ``array[start:stop]`` (and `target`), `repeats` times."""
     import numba
 
+    from pooling.simd.ahead import ask
     from pooling.simd.vectors import load, splat, store, store_stream, width
 
     compile_ = numba.njit(nogil=True, error_model="numpy")
+
+    in_places = ask.callee()
+
+    @compile_
+    def read_in_places(array: Array, target: Array, start: int, stop: int, repeats: int) -> None:
+        a = b = c = d = splat(np.float32(0), load(array, start))
+        n = width(a)
+        for _ in range(repeats):
+            for i in range(start, stop, 4 * n):
+                in_places(array, i, 4 * n)
+                a = a + load(array, i)
+                b = b + load(array, i + n)
+                c = c + load(array, i + 2 * n)
+                d = d + load(array, i + 3 * n)
+        store(target, start, (a + b) + (c + d))
 
     @compile_
     def read(array: Array, target: Array, start: int, stop: int, repeats: int) -> None:
@@ -77,22 +94,26 @@ def kernels() -> dict[str, Any]:
 
         return write
 
-    def make_copy(put: Any) -> Any:
+    def make_copy(put: Any, apart: bool = False) -> Any:
         @compile_
         def copy(array: Array, target: Array, start: int, stop: int, repeats: int) -> None:
             n = width(load(array, start))
             for _ in range(repeats):
                 for i in range(start, stop, n):
+                    if apart:
+                        in_places(array, i, n)
                     put(target, i, load(array, i))
 
         return copy
 
     return {
         "read": read,
+        "read, in places": read_in_places,
         "write": make_write(store),
         "write, streaming": make_write(store_stream),
         "copy": make_copy(store),
         "copy, streaming": make_copy(store_stream),
+        "copy, streaming, in places": make_copy(store_stream, apart=True),
     }
 
 
@@ -125,11 +146,12 @@ def contests(memory: Array) -> dict[BandwidthKind, dict[str, tuple[int, Work]]]:
             np.copyto(target, source)
 
     return {
-        "read": {"vector loads": (n, of("read"))},
+        "read": {"vector loads": (n, of("read")), "vector loads in places": (n, of("read, in places"))},
         "write": {"stores": (n, of("write")), "streaming stores": (n, of("write, streaming"))},
         "copy": {
             "stores": (half, of("copy", x, y)),
             "streaming stores": (half, of("copy, streaming", x, y)),
+            "streaming stores, loads in places": (half, of("copy, streaming, in places", x, y)),
             "numpy.copyto": (half, numpy_copy),
         },
     }
