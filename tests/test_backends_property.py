@@ -27,7 +27,7 @@ steady = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
-costly = settings(steady, max_examples=28)
+costly = settings(steady, max_examples=24)
 """For backends that compile for what an example asks: `simd` takes 2 s for most."""
 
 
