@@ -50,38 +50,29 @@ def kernels() -> dict[str, Any]:
     from pooling.simd.vectors import load, splat, store, store_stream, width
 
     compile_ = numba.njit(nogil=True, error_model="numpy")
-
     in_places = ask.callee()
 
-    @compile_
-    def read_in_places(array: Array, target: Array, start: int, stop: int, repeats: int) -> None:
-        a = b = c = d = splat(np.float32(0), load(array, start))
-        n = width(a)
-        for _ in range(repeats):
-            for i in range(start, stop, 4 * n):
-                in_places(array, i, 4 * n)
-                a = a + load(array, i)
-                b = b + load(array, i + n)
-                c = c + load(array, i + 2 * n)
-                d = d + load(array, i + 3 * n)
-        store(target, start, (a + b) + (c + d))
+    def make_read(apart: bool = False) -> Any:
+        @compile_
+        def read(array: Array, target: Array, start: int, stop: int, repeats: int) -> None:
+            # Eight sums at once: one would wait for the addition before it, and not for memory.
+            a = b = c = d = e = f = g = h = splat(np.float32(0), load(array, start))
+            n = width(a)
+            for _ in range(repeats):
+                for i in range(start, stop, 8 * n):
+                    if apart:
+                        in_places(array, i, 8 * n)
+                    a = a + load(array, i)
+                    b = b + load(array, i + n)
+                    c = c + load(array, i + 2 * n)
+                    d = d + load(array, i + 3 * n)
+                    e = e + load(array, i + 4 * n)
+                    f = f + load(array, i + 5 * n)
+                    g = g + load(array, i + 6 * n)
+                    h = h + load(array, i + 7 * n)
+            store(target, start, (a + b) + (c + d) + ((e + f) + (g + h)))
 
-    @compile_
-    def read(array: Array, target: Array, start: int, stop: int, repeats: int) -> None:
-        # Eight sums at once: one would wait for the addition before it, and not for memory.
-        a = b = c = d = e = f = g = h = splat(np.float32(0), load(array, start))
-        n = width(a)
-        for _ in range(repeats):
-            for i in range(start, stop, 8 * n):
-                a = a + load(array, i)
-                b = b + load(array, i + n)
-                c = c + load(array, i + 2 * n)
-                d = d + load(array, i + 3 * n)
-                e = e + load(array, i + 4 * n)
-                f = f + load(array, i + 5 * n)
-                g = g + load(array, i + 6 * n)
-                h = h + load(array, i + 7 * n)
-        store(target, start, (a + b) + (c + d) + ((e + f) + (g + h)))
+        return read
 
     def make_write(put: Any) -> Any:
         @compile_
@@ -107,8 +98,8 @@ def kernels() -> dict[str, Any]:
         return copy
 
     return {
-        "read": read,
-        "read, in places": read_in_places,
+        "read": make_read(),
+        "read, in places": make_read(apart=True),
         "write": make_write(store),
         "write, streaming": make_write(store_stream),
         "copy": make_copy(store),

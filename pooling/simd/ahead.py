@@ -97,9 +97,15 @@ def apart(line: int) -> int:
 
 
 @inlined
+def ask_byte(array: Any, byte: int) -> None:
+    """Ask for a cache line of the block after that of this byte."""
+    prefetch(array, apart(byte >> LINE_BITS) << LINE_BITS)
+
+
+@inlined
 def fetch_apart(array: Any, index: int) -> None:
     """Ask for a cache line of the block after that of ``array[index]``."""
-    prefetch(array, apart((index * size_of(array)) >> LINE_BITS) << LINE_BITS)
+    ask_byte(array, index * size_of(array))
 
 
 @inlined
@@ -107,4 +113,4 @@ def ask(array: Any, start: int, n: int) -> None:
     """Ask for as many lines of the next block as `n` elements take, those from ``array[start]`` on."""
     size = size_of(array)
     for byte in range(start * size, (start + n) * size, 1 << LINE_BITS):
-        prefetch(array, apart(byte >> LINE_BITS) << LINE_BITS)
+        ask_byte(array, byte)
