@@ -50,7 +50,7 @@ def kernels() -> dict[str, Any]:
     from pooling.simd.vectors import load, splat, store, store_stream, width
 
     compile_ = numba.njit(nogil=True, error_model="numpy")
-    in_places = ask.callee()
+    in_places = ask.over(BY_TURNS=1).callee()
 
     def make_read(apart: bool = False) -> Any:
         @compile_

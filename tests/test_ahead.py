@@ -1,4 +1,4 @@
-"""Arrays that come from memory are asked for in several places, and pooled as all others are."""
+"""Arrays that come from memory are asked for in order or in several places, and pooled as all others are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import pooling
+from pooling.compiler import config, llvm
+from pooling.simd import ahead
 from pooling.simd.ahead import BLOCK_BITS, FROM, apart, from_memory
 from tests.cases import same_bits
 
@@ -31,10 +33,14 @@ def test_all_lines_of_the_next_block_are_asked_for_once() -> None:
     assert np.diff(asked[:8]).tolist() == [block // 8] * 7
 
 
+@pytest.mark.parametrize("turns", [False, True], ids=["in order", "by turns"])
 @pytest.mark.parametrize("op", ["max", "avg"])
 @pytest.mark.parametrize("name", LARGE)
-def test_large_arrays(name: str, op: str) -> None:
-    shape, arguments = LARGE[name]
+def test_large_arrays(name: str, op: str, turns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = config.CPU_NAME or llvm.get_host_cpu_name()
+    monkeypatch.setattr(ahead, "PAGED", (cpu,) if turns else ())
+    (items, *rest), arguments = LARGE[name]
+    shape = (items + turns, *rest)  # passes are kept by how many planes there are
     x = np.random.default_rng(0).integers(-99, 99, shape).astype(np.float32)
     make: Any = pooling.MaxPool if op == "max" else pooling.AvgPool
     exact, pool = make(**arguments, backend="strided_slices"), make(**arguments, backend="simd")

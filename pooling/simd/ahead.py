@@ -1,15 +1,18 @@
 """Asking memory for what is needed soon.
 
-Where windows overlap, so much work lies between one new cache line and the next that a CPU, which looks some 500 instructions
-ahead, waits for few of them at a time, and its own prefetchers did not always make up for it: forward of 3x3 at stride 2 over
-51 MB of 112x112 planes took 1.4 to 2 times as long. In caches, and where prefetchers do their work, asking cost nothing. It
-brought nothing over channels where they overlap, and for windows side by side only where pixels end within a line (`windows.py`).
+Between one new cache line and the next lies so much work that a CPU, which looks some 500 instructions ahead, waits for few of
+them at a time, and its own prefetchers do not always make up for it: where they did, asking cost nothing. Of rows as they lie,
+on a Xeon (Sapphire Rapids), forward of 3x3 at stride 2 over 51 MB took 0.5 to 0.7 of the time, of 2x2 as long; on an EPYC
+(Zen 5) both took 0.4 to 0.7 on one core, 0.55 to 0.9 on two. Of short rows (`short_rows.py`) it paid only where windows overlap
+and x comes from memory: 0.5 to 1.0, else 1.1 to 1.4. Over channels it brought nothing where windows overlap. Side by side it
+paid from memory, 0.75 to 1.0, and else only where pixels end within a line: 0.8 to 0.95 (`windows.py`).
 
-What no cache holds is asked for in another order. A prefetcher follows an address through a page, some 20 lines ahead, which is
-all that a core then waits for at a time; of eight pages it follows eight addresses. So while one block of memory is worked on,
-the next is asked for in eight places by turns. Reading 400 MB took 0.7 of the time so, copying it 0.75; forward of 2x2 over 50 to
-210 MB in rows 0.76 to 0.8, in channels_last 0.89 to 0.98, over 28x28 planes 0.82 to 1.02. Two places gained half of it. One
-stream that was asked for further ahead, or into the second cache alone, gained nothing.
+What no cache holds is asked for in another order on CPUs whose prefetcher follows an address through a page, some 20 lines
+ahead, which is all that a core then waits for at a time; of eight pages it follows eight addresses. So while one block of memory
+is worked on, the next is asked for in eight places by turns. On that Xeon reading 400 MB took 0.7 of the time so, copying it
+0.75; forward of 2x2 over 50 to 210 MB in rows 0.76 to 0.8, in channels_last 0.89 to 0.98, over 28x28 planes 0.82 to 1.02. Two
+places gained half of it. One stream that was asked for further ahead, or into the second cache alone, gained nothing. On that
+EPYC reading in places took 1.3 to 1.6 times as long as in order, and those poolings 1.0 to 1.2 times.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from pooling.backend import Problem
-from pooling.compiler import intrinsic, ir, types
+from pooling.compiler import config, intrinsic, ir, llvm, types
 from pooling.jit import inlined
 from pooling.memory import ALIGNMENT
 from pooling.simd.vectors import BYTE, address, itemsize
@@ -39,6 +42,22 @@ BLOCK_BITS, PLACE_BITS = 10, 3
 four places were best and gained less, 256 KB gained as much."""
 
 
+PAGED = (
+    "skylake-avx512",
+    "cascadelake",
+    "cooperlake",
+    "icelake-server",
+    "sapphirerapids",
+    "emeraldrapids",
+    "graniterapids",
+)
+"""CPUs, as LLVM calls them, that are asked in several places by turns; all others are asked in order. Measured on a Sapphire
+Rapids; the others are Intel's of the same kind."""
+
+BY_TURNS = 0
+"""Bound when a pass is made: whether it asks in several places."""
+
+
 def from_memory(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> bool:
     """Whether the cells of such an array come from memory.
 
@@ -50,6 +69,11 @@ def from_memory(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) 
     [False, True]
     """
     return outer * math.prod(problem.window.input_size) * inner * dtype.itemsize >= FROM
+
+
+def paged() -> bool:
+    """Whether this CPU is asked in several places, by turns, for what comes from memory."""
+    return (config.CPU_NAME or llvm.get_host_cpu_name()) in PAGED
 
 
 @intrinsic
@@ -80,12 +104,6 @@ def size_of(typing: Any, array: Any) -> Any:
 
 
 @inlined
-def fetch(array: Any, index: int) -> None:
-    """Ask for the cache line `DISTANCE` bytes after ``array[index]``."""
-    prefetch(array, index * size_of(array) + DISTANCE)
-
-
-@inlined
 def apart(line: int) -> int:
     """The line of the next block that is asked for together with this one.
 
@@ -98,19 +116,22 @@ def apart(line: int) -> int:
 
 @inlined
 def ask_byte(array: Any, byte: int) -> None:
-    """Ask for a cache line of the block after that of this byte."""
-    prefetch(array, apart(byte >> LINE_BITS) << LINE_BITS)
+    """Ask for a cache line of the block after that of this byte, or for the one `DISTANCE` bytes on."""
+    if BY_TURNS:
+        prefetch(array, apart(byte >> LINE_BITS) << LINE_BITS)
+    else:
+        prefetch(array, byte + DISTANCE)
 
 
 @inlined
-def fetch_apart(array: Any, index: int) -> None:
-    """Ask for a cache line of the block after that of ``array[index]``."""
+def fetch(array: Any, index: int) -> None:
+    """Ask for a cache line when ``array[index]`` is read."""
     ask_byte(array, index * size_of(array))
 
 
 @inlined
 def ask(array: Any, start: int, n: int) -> None:
-    """Ask for as many lines of the next block as `n` elements take, those from ``array[start]`` on."""
+    """Ask for as many lines as `n` elements take when those from ``array[start]`` on are read."""
     size = size_of(array)
     for byte in range(start * size, (start + n) * size, 1 << LINE_BITS):
         ask_byte(array, byte)

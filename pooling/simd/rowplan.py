@@ -10,7 +10,7 @@ import numpy as np
 
 from pooling.backend import Problem
 from pooling.jit import Kernel
-from pooling.simd.ahead import from_memory
+from pooling.simd.ahead import from_memory, paged
 from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.rows import careful_run, forward_rows, nothing
 from pooling.simd.rows_back import exact_row, spread_rows
@@ -88,10 +88,8 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     names |= {"NEW_D": min(d.stride, d.kernel), "NEW_H": min(h.stride, h.kernel)}
     overlap = problem.window.n_taps > w.stride * h.stride * d.stride
     # Where windows overlap, several rows ask at a time: in places apart 3x3 over 114x114 planes took 1.1 times as long.
-    names |= {
-        "AHEAD": int(overlap),
-        "MEMORY": int(not margins and not overlap and from_memory(problem, outer, 1, dtype)),
-    }
+    turns = not margins and not overlap and from_memory(problem, outer, 1, dtype) and paged()
+    names |= {"AHEAD": int(not turns), "MEMORY": int(turns), "BY_TURNS": int(turns)}
     careful = careful_run.over(**names, LANES=fills, OVER=0, CAREFUL=1, careful=nothing)
     kernel = forward_rows.over(**names, LANES=over, OVER=longer, CAREFUL=int(dtype.kind != "f"), careful=careful)
     edge = lowest(dtype) if problem.op == "max" else dtype.type(0)

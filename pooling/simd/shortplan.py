@@ -12,7 +12,7 @@ import numpy as np
 from pooling.axis import Axis
 from pooling.backend import Array, Problem
 from pooling.memory import ALIGNMENT
-from pooling.simd.ahead import from_memory
+from pooling.simd.ahead import from_memory, paged
 from pooling.simd.program import FACTOR, FIELDS, Program, backward_program, forward_program
 from pooling.simd.rowplan import BAND, MOST_STRIDE, MOST_TAPS, rows_fit
 from pooling.simd.schedule import Plan, shifts_of
@@ -162,6 +162,7 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     line = w.size + gap_w
     depth = 1 if margins else d.out
     cut = Cut.of(outer, h.out, moved(problem, dtype, margins), depth, lanes(dtype) // w.out, one)
+    memory, overlap = from_memory(problem, outer, 1, dtype), not all(axis.disjoint for axis in program.axes)
     names = constants(problem, program) | {
         "K_D": d.kernel,
         "S_D": d.stride,
@@ -175,7 +176,9 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
         "MARGINS": int(margins),
         "GAP_H": gap_h,
         "GAP_W": gap_w,
-        "MEMORY": int(from_memory(problem, outer, 1, dtype)),
+        # In order, it paid only where windows overlap (`ahead.py`).
+        "MEMORY": int(memory and (paged() or overlap)),
+        "BY_TURNS": int(memory and paged()),
     }
     careful = careful_rows.over(**names, CAREFUL=1, careful=nothing).apart()
     kernel = forward_short.over(**names, CAREFUL=0, careful=careful)

@@ -14,7 +14,7 @@ import numpy as np
 
 from pooling.jit import Kernel, inlined, kernel
 from pooling.memory import ALIGNMENT
-from pooling.simd.ahead import fetch, fetch_apart
+from pooling.simd.ahead import fetch, paged
 from pooling.simd.blocks import in_blocks, pool_block
 from pooling.simd.box import D_FIRST, D_LOW, D_STOP, H_FIRST, H_LOW, H_N, H_STOP, W_FIRST, W_LOW, W_N, W_STOP
 from pooling.simd.program import FACTOR, FIELDS, FULL, FULL_STOP, KERNEL, SCAN, STEP, STRIDE, TABLE, TAP_STEP, Program
@@ -30,8 +30,7 @@ FAR = 512
 K_D, K_H, K_W = 0, 0, 0
 MAX = 1  # or 0: the mean
 VECTOR = 0  # whether a pixel is one vector
-ASK = 0  # whether memory is asked ahead
-MEMORY = 0  # whether x comes from memory, and is asked for in several places (`ahead.py`)
+ASK = 0  # whether memory is asked for (`ahead.py`)
 PAST = 0  # whether y is written past the caches (`past.py`)
 LAST = 0  # whether windows are walked back, so that the last of tied cells wins
 FLOATS = 1  # whether there are NaNs, which full windows are read without minding, and only notice
@@ -125,9 +124,7 @@ def full_window(
     first_tap = k_d * k_h * k_w - 1 if LAST else 0
     sign = -1 if LAST else 1
     best = load(x, cell)
-    if MEMORY:
-        fetch_apart(x, cell)
-    elif ASK:
+    if ASK:
         fetch(x, cell)
     total = best
     if won is not None:
@@ -138,9 +135,7 @@ def full_window(
                 if i + j + k > 0:
                     at = cell + i * d_by + j * h_by + k * w_by
                     value = load(x, at)
-                    if MEMORY:
-                        fetch_apart(x, at)
-                    elif ASK:
+                    if ASK:
                         fetch(x, at)
                     total = total + value
                     if MAX:
@@ -260,11 +255,11 @@ def windows(
         names |= {f"K_{name}": axis.kernel for name, axis in zip("DHW", program.axes, strict=True)}
         if maximum:
             names |= {"edge": edge_window.over(**names).apart(), **in_blocks(program)}
-    # Of pixels that end inside a cache line, which the CPU's own prefetchers lose: 0.85 to 0.95 of the time in the caches and
-    # out of them. With pixels of whole lines it took 1.0 to 1.1 times as long, of planes whose edges nobody reads 1.2.
+    # In caches only of pixels that end within a line, which the CPU's own prefetchers lose: 0.8 to 0.95 of the time. Those of
+    # whole lines took 1.0 to 1.1 times as long, of planes whose edges nobody reads 1.2.
     apart = not in_lanes and all(axis.disjoint for axis in program.axes)
-    ask = apart and pixel % ALIGNMENT and not memory
-    return pool_windows.over(**names, INSIDE=int(inside), ASK=int(ask), MEMORY=int(apart and memory))
+    ask = apart and (memory or pixel % ALIGNMENT)
+    return pool_windows.over(**names, INSIDE=int(inside), ASK=int(ask), BY_TURNS=int(memory and paged()))
 
 
 def at_one_go(program: Program, pixel: int, maximum: bool) -> bool:
