@@ -45,7 +45,7 @@ def roof(results: Results) -> Figure:
     """GB/s that the subject reaches against the bytes it moves, under the measured bandwidth of memory."""
     figure = Figure(figsize=(9.5, 4.2))
     ax = figure.subplots()
-    bandwidths = results.of(Bandwidth)
+    bandwidths = [row for row in results.of(Bandwidth) if not row.workload]
     for kind, line in ROOFS.items():
         points = sorted((row.nbytes, row.gb_per_s) for row in bandwidths if row.kind == kind)
         ax.plot([n for n, _ in points], [rate for _, rate in points], color="#333333", linestyle=line, label=kind)

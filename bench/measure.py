@@ -139,22 +139,22 @@ def measure_together(
         arrays = {workload: Arrays.of(workload) for workload in workloads}
         for i, (workload, contender) in enumerate(pairs):
             progress(0.5 * i / len(pairs))
-            proven = _proven(workload, contender, patience, arrays[workload], stage)
-            if isinstance(proven, LeftOut):
-                left_out.append(proven)
+            found = proven(workload, contender, patience, arrays[workload], stage)
+            if isinstance(found, LeftOut):
+                left_out.append(found)
                 continue
-            proofs[workload, contender], bound = proven
+            proofs[workload, contender], bound = found
             calls |= {(workload, contender, d): bound[d] for d in directions if d in bound}
         owners = [key[:2] for key in calls] if any(c.kind == "peer" for _, c, _ in calls) else ()
         samples = take_turns(list(calls.values()), patience, seed, lambda done: progress(0.5 + 0.5 * done), owners)
     rows: list[Timing | LeftOut] = [
-        _timing(stage, workload, contender, direction, threads, seconds, n, proofs[workload, contender])
+        timing(stage, workload, contender, direction, threads, seconds, n, proofs[workload, contender])
         for (workload, contender, direction), (seconds, n) in zip(calls, samples, strict=True)
     ]
     return rows + left_out
 
 
-def _proven(
+def proven(
     workload: Workload, contender: Contender, patience: Patience, arrays: Arrays, stage: Stage
 ) -> tuple[str, Calls] | LeftOut:
     """What proves a contender and its calls, or why it is left out."""
@@ -175,7 +175,7 @@ def _proven(
         return leave_out(str(error), wrong=True)
 
 
-def _timing(
+def timing(
     stage: Stage,
     workload: Workload,
     contender: Contender,
@@ -185,6 +185,7 @@ def _timing(
     calls: int,
     proof: str,
 ) -> Timing:
+    """The row of what :func:`take_turns` gives: samples, and the calls in each."""
     fastest, q1, median, q3 = (float(f"{s:.5g}") for s in np.quantile(seconds, (0, 0.25, 0.5, 0.75)))
     ties = contender.ties if workload.op == "max" else None
     moved = workload.bytes_moved(direction)

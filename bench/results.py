@@ -205,14 +205,17 @@ class Bandwidth:
         Of the fastest way to do it.
     way
         Which that was.
+    workload
+        In turns with whose passes it was measured; none, alone.
     """
 
-    stage: Literal["roofline"]
+    stage: Literal["roofline", "beyond"]
     kind: BandwidthKind
     nbytes: int
     threads: int
     gb_per_s: float
     way: str
+    workload: str = ""
     row: Literal["bandwidth"] = "bandwidth"
 
 

@@ -16,7 +16,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,14 +164,31 @@ def measure(
     rows = []
     with pinned(threads):
         for i, size in enumerate(sizes):
-            n = max(size // 4 // (2 * BLOCK), 1) * 2 * BLOCK
-            for kind, ways in contests(aligned(n + APART)).items():
-                seconds = fastest(ways)
-                best = min(seconds, key=seconds.__getitem__)
-                rate = float(f"{n * 4 / seconds[best] / 1e9:.4g}")
-                rows.append(Bandwidth("roofline", kind, n * 4, threads, rate, best))
+            memory = of_size(size)
+            rows += [row(kind, memory, threads, fastest(ways)) for kind, ways in contests(memory).items()]
             progress((i + 1) / len(sizes))
     return rows
+
+
+def of_size(nbytes: int) -> Array:
+    """Memory for :func:`contests` that touch about so many bytes."""
+    return aligned(max(nbytes // 4 // (2 * BLOCK), 1) * 2 * BLOCK + APART)
+
+
+def row(
+    kind: BandwidthKind, memory: Array, threads: int, seconds: dict[str, float], workload: Workload | None = None
+) -> Bandwidth:
+    """The fastest way's bandwidth, of those with these seconds a pass."""
+    best = min(seconds, key=seconds.__getitem__)
+    nbytes = (len(memory) - APART) * 4
+    rate = float(f"{nbytes / seconds[best] / 1e9:.4g}")
+    stage: Literal["roofline", "beyond"] = "beyond" if workload else "roofline"
+    return Bandwidth(stage, kind, nbytes, threads, rate, best, workload.id if workload else "")
+
+
+def single(n: int, work: Work) -> Callable[[], object]:
+    """A pass over `n` floats, as a call that can take turns with others."""
+    return lambda: _seconds(n, work, 1)
 
 
 def fastest(ways: dict[str, tuple[int, Work]]) -> dict[str, float]:
@@ -257,6 +274,8 @@ def fraction(timing: Timing, workload: Workload, roof: Sequence[Bandwidth]) -> f
     timing
         Of `workload`, with as many threads as the rows of `roof`.
     roof
-        Rows of the same run.
+        Rows of the same run; those count that were measured in turns with the workload, if there are any.
     """
+    beside = [row for row in roof if row.workload == timing.workload] if timing.stage == "beyond" else []
+    roof = beside or [row for row in roof if not row.workload]
     return time_needed(*read_and_written(workload, timing.direction), roof) / timing.median_s

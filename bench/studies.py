@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from statistics import median
 
 from bench import roofline
-from bench.contenders import Contender
+from bench.contenders import Arrays, Contender
 from bench.environment import Machine
-from bench.measure import Patience, measure, measure_together
-from bench.results import Row
+from bench.measure import Patience, measure, measure_together, pinned, proven, take_turns, timing
+from bench.results import BandwidthKind, LeftOut, Row
 from bench.task import Progress, Task
 from bench.workloads import Direction, Workload
 from pooling.operators import DataFormat
@@ -80,23 +82,37 @@ def beyond(last_cache: int) -> tuple[Workload, ...]:
 
 def beyond_tasks(contenders: Sequence[Contender], machine: Machine, patience: Patience, threads: int) -> Iterator[Task]:
     """Both passes over arrays that no cache holds; nothing where caches are not known, or memory would not hold them."""
-    subject = tuple(contender for contender in contenders if contender.name == SUBJECT)
-    if not subject or not machine.caches:
+    subject = next((contender for contender in contenders if contender.name == SUBJECT), None)
+    if subject is None or not machine.caches:
         return
-
-    def task(workload: Workload) -> Task:
-        def work(progress: Progress) -> list[Row]:
-            return [
-                *measure(
-                    workload, subject, patience, threads=threads, stage="beyond", directions=PASSES, progress=progress
-                )
-            ]
-
-        return Task(f"beyond {workload.id}", 1.6 * patience.budget_s + 10, work, (workload,))
-
     for workload in beyond(max(machine.caches.values())):
         if BEYOND_ROOM * workload.nbytes <= machine.memory:
-            yield task(workload)
+            work = partial(beside_memory, workload, subject, patience, threads)
+            yield Task(f"beyond {workload.id}", 1.6 * patience.budget_s + 10, work, (workload,))
+
+
+def beside_memory(
+    workload: Workload, contender: Contender, patience: Patience, threads: int, progress: Progress
+) -> list[Row]:
+    """Both passes, in turns with what touches as many bytes: memory is shared with others, and differs from minute to minute."""
+    with pinned(threads):
+        arrays = Arrays.of(workload)
+        found = proven(workload, contender, patience, arrays, "beyond")
+        if isinstance(found, LeftOut):
+            return [found]
+        proof, calls = found
+        memory = roofline.of_size(workload.bytes_moved(PASSES[0]))
+        ways = [(kind, name, *way) for kind, of in roofline.contests(memory).items() for name, way in of.items()]
+        both = [*(calls[d] for d in PASSES), *(roofline.single(n, work) for _, _, n, work in ways)]
+        samples = take_turns(both, patience, 0, progress)
+    rows: list[Row] = [
+        timing("beyond", workload, contender, direction, threads, seconds, n, proof)
+        for direction, (seconds, n) in zip(PASSES, samples, strict=False)
+    ]
+    medians: dict[BandwidthKind, dict[str, float]] = {}
+    for (kind, name, _, _), (seconds, _) in zip(ways, samples[len(PASSES) :], strict=True):
+        medians.setdefault(kind, {})[name] = median(seconds)
+    return rows + [roofline.row(kind, memory, threads, seconds, workload) for kind, seconds in medians.items()]
 
 
 def thread_counts(most: int) -> tuple[int, ...]:

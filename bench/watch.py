@@ -82,7 +82,7 @@ def in_short(rows: list[Row]) -> str:
         ends = f", accuracy {best.accuracy[-1]:.2%}" if best.accuracy else f", with {best.backend}"
         return f"{sum(best.seconds):.1f} s for {len(best.seconds)} × {best.images} images{ends}"
     bandwidths = [row for row in rows if isinstance(row, Bandwidth)]
-    if bandwidths:
+    if bandwidths and not timings:
         last = bandwidths[-1]
         return f"{last.kind} of {last.nbytes / 1e6:.3g} MB at {last.gb_per_s:.3g} GB/s"
     if timings:

@@ -122,3 +122,7 @@ def test_fraction_is_the_time_needed_over_the_time_measured() -> None:
         assert isinstance(timing, Timing)
         needed = roofline.time_needed(*roofline.read_and_written(WORKLOAD, timing.direction), FLAT)
         assert math.isclose(roofline.fraction(timing, WORKLOAD, FLAT), needed / timing.median_s)
+        beside = [replace(r, stage="beyond", workload=WORKLOAD.id, gb_per_s=2 * r.gb_per_s) for r in FLAT]
+        assert math.isclose(roofline.fraction(timing, WORKLOAD, FLAT + beside), needed / timing.median_s)
+        turns = replace(timing, stage="beyond")
+        assert math.isclose(roofline.fraction(turns, WORKLOAD, FLAT + beside), needed / timing.median_s / 2)

@@ -67,6 +67,9 @@ def test_what_no_cache_holds_is_pooled_in_both_passes_where_memory_holds_it() ->
     assert [(r.stage, r.contender, r.direction) for r in rows if isinstance(r, Timing)] == [
         ("beyond", SUBJECT, direction) for direction in PASSES
     ]
+    (workload,) = tasks[0].workloads
+    beside = [(r.kind, r.workload, r.threads) for r in rows if isinstance(r, Bandwidth)]
+    assert beside == [(kind, workload.id, 1) for kind in ("read", "write", "copy")]
     assert not list(beyond_tasks(backends(), replace(small, memory=BEYOND_ROOM * largest - 1), BRIEF, 1))
     assert not list(beyond_tasks(backends(), replace(small, caches={}), BRIEF, 1))
     assert not list(beyond_tasks([of_backend(pooling.backend("reference"))], small, BRIEF, 1))
