@@ -22,6 +22,7 @@ WHOLE: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "channels, scanned": ((1, 20, 18, 32), {"kernel_size": 13, "stride": 1, "padding": 6}),
     "rows, side by side": ((2, 3, 6, 64), {"kernel_size": 2}),
     "rows, overlapping": ((2, 2, 7, 80), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    "rows, overlapping, into whole lines": ((2, 2, 7, 64), {"kernel_size": 3, "stride": 2, "padding": 1}),
     "rows that end within a line": ((2, 3, 6, 72), {"kernel_size": 2}),
     "rows, stride 4": ((2, 2, 8, 128), {"kernel_size": 4}),
     "short rows": ((2, 3, 8, 16), {"kernel_size": 2}),
@@ -35,6 +36,7 @@ MEANS = (
     "channels, asked by axes",
     "channels, scanned",
     "rows, side by side",
+    "rows, overlapping, into whole lines",
     "rows that end within a line",
 )
 OTHER_DTYPES = [("channels, asked by axes", "avg", "float16"), ("channels, asked by axes", "max", "float64")]
@@ -72,21 +74,22 @@ def aligned(like: np.ndarray[Any, Any], by: int = 0) -> np.ndarray[Any, Any]:
 def test_where_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(past, "LARGE", 1 << 12)
     monkeypatch.setattr(past, "LARGE_ROWS", 1 << 12)
-    for shape, stride, some in (
-        ((4, 8, 8, 16), 2, 64),
-        ((1, 8, 8, 8), 2, 0),  # too small
-        ((4, 8, 8, 24), 2, 0),  # pixels are no lines
-        ((40, 8, 64, 1), 2, 64),
-        ((40, 8, 56, 1), 2, 32),
-        ((40, 8, 60, 1), 2, 0),
-        ((40, 8, 64, 1), 3, 0),  # the last stride of a row is not whole
+    for shape, stride, gradient, result in (
+        ((4, 8, 8, 16), 2, 64, 64),
+        ((1, 8, 8, 8), 2, 0, 0),  # too small
+        ((4, 8, 8, 24), 2, 0, 0),  # pixels are no lines
+        ((40, 8, 64, 1), 2, 64, 64),
+        ((40, 8, 56, 1), 2, 32, 0),
+        ((40, 8, 60, 1), 2, 0, 0),
+        ((40, 8, 64, 1), 3, 0, 64),  # the last stride of a row is not whole
     ):
         layout: Any = "channels_last" if shape[-1] > 1 else "channels_first"
         pool = pooling.MaxPool((2, 2), stride, data_format=layout)
         problem = pool.problem(shape if shape[-1] > 1 else shape[:3])
         like = np.zeros(shape, np.float32)
-        assert past.past(problem, aligned(like)) == some
-        assert past.past(problem, aligned(like, by=16)) == 0
+        assert past.past(problem, aligned(like), back=True) == gradient
+        assert past.past(problem, aligned(like), back=False) == result
+        assert past.past(problem, aligned(like, by=16), back=True) == 0
 
 
 def test_results_that_begin_within_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

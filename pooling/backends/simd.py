@@ -210,7 +210,7 @@ class Passes:
 
     def job(self, result: Array, back: bool) -> Job:
         """The pass that makes `result`."""
-        some = past(self.problem, result)
+        some = past(self.problem, result, back)
         if some:
             return past_job(*self.given, back, some)
         return self.backward if back else self.forward

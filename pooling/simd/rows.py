@@ -19,7 +19,7 @@ from pooling.simd.ahead import ask, fetch
 from pooling.simd.box import D_FIRST, D_STOP, H_FIRST, H_STOP, band_box
 from pooling.simd.program import FACTOR, FIELDS, FULL, FULL_STOP, OUT, SIZE, STEP, TABLE
 from pooling.simd.strides import load_n, load_taps, picked
-from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, width
+from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, store_past, width
 
 # Bound when a pass is made:
 LANES = 4
@@ -34,6 +34,7 @@ OVER = 0  # whether a row's only vector may be longer than the row: what it writ
 MARGINS = 0  # whether rows are copied with margins
 NEW_D, NEW_H = 1, 1  # how many planes and rows of a window the one before does not have
 AHEAD = 0  # whether they are fetched ahead
+PAST = 0  # how many bytes of y are written past the caches at a time (`past.py`): whole vectors, none of which overlap
 MEMORY = 0  # whether x comes from memory, and is asked for in several places (`ahead.py`)
 
 
@@ -116,7 +117,7 @@ def pool_run(
             best = best / (splat(factor, best) * load_like(factors, f + o, best))
         if MAX and not CAREFUL:
             suspect = suspect | (total != total)
-        store(y, q + o, best)
+        store_past(y, q + o, best, PAST)
         if won is not None:
             store(won, t + o, winner)
     if MAX and not CAREFUL:
