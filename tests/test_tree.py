@@ -159,6 +159,43 @@ def test_no_numba_threads_in_the_library() -> None:
             assert not wrong, f"{module}: two threads in Numba's own layer abort the process; use pooling/threads.py"
 
 
+def bound_names(tree: ast.Module) -> Iterator[str]:
+    """Patterns of the names that a module binds kernels to: keywords of ``over``, and keys of dictionaries for it."""
+    for node in ast.walk(tree):
+        keys: list[ast.expr | None] = node.keys if isinstance(node, ast.Dict) else []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "over":
+            yield from (keyword.arg for keyword in node.keywords if keyword.arg)
+        for key in keys:
+            if isinstance(key, ast.Constant) and isinstance(key.value, str):
+                yield key.value
+            elif isinstance(key, ast.JoinedStr) and isinstance(key.values[0], ast.Constant):
+                yield str(key.values[0].value) + "[DHW0-9]"  # of each axis
+
+
+def test_names_that_kernels_are_bound_to_are_nobody_elses() -> None:
+    """A kernel hands on what it is bound to, to all that it calls: a constant of the same name would change with it."""
+    simd = {name: tree for name, tree in TREES.items() if name.startswith("pooling.simd.")}
+    bound = {name for tree in (*simd.values(), TREES["pooling.backends.simd"]) for name in bound_names(tree)}
+    pattern = re.compile("|".join(sorted(name for name in bound if name.isupper())))
+    found = 0
+    for module, tree in simd.items():
+        lines = MODULES[module].read_text().splitlines()
+        for node in tree.body:
+            if not isinstance(node, ast.Assign):
+                continue
+            names = [name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+            if any(pattern.fullmatch(name) for name in names):
+                start = node.lineno - 1
+                while start > 0 and lines[start - 1].strip() and not lines[start].startswith("# Bound when"):
+                    start -= 1
+                said = lines[start].startswith("# Bound when") or lines[node.end_lineno or 0].startswith(
+                    '"""Bound when'
+                )
+                assert said, f"{module}, line {node.lineno}: {names} is a constant, but kernels are bound to the name"
+                found += 1
+    assert found > 20
+
+
 def test_nothing_names_the_machine_it_was_written_on() -> None:
     for path in tracked():
         found = MACHINE.search(path.read_bytes().decode("utf-8", errors="replace"))

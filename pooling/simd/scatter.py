@@ -18,7 +18,8 @@ from pooling.simd.box import D_FIRST, D_LOW, D_STOP, H_FIRST, H_LOW, H_N, H_STOP
 from pooling.simd.program import FIELDS, START, STRIDE, TABLE
 from pooling.simd.vectors import load, splat, store, width
 
-VECTOR = 0  # bound to 1 when a pixel is one vector
+# Bound when a pass is made:
+VECTOR = 0  # 1: a pixel is one vector
 
 
 @kernel
