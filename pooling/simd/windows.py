@@ -258,8 +258,8 @@ def windows(
     # In caches only of pixels that end within a line, which the CPU's own prefetchers lose: 0.8 to 0.95 of the time. Those of
     # whole lines took 1.0 to 1.1 times as long, of planes whose edges nobody reads 1.2.
     apart = not in_lanes and all(axis.disjoint for axis in program.axes)
-    ask = apart and (memory or pixel % ALIGNMENT)
-    return pool_windows.over(**names, INSIDE=int(inside), ASK=int(ask), BY_TURNS=int(memory and paged()))
+    ask = apart and bool(memory or pixel % ALIGNMENT)
+    return pool_windows.over(**names, INSIDE=int(inside), ASK=int(ask), BY_TURNS=int(ask and memory and paged()))
 
 
 def at_one_go(program: Program, pixel: int, maximum: bool) -> bool:
