@@ -1,7 +1,7 @@
 """What this machine's memory can do: read, write and copy bandwidth by array size, from L1 to main memory.
 
 Kernels of our own, made of the library's vectors and split over its threads, with ordinary and with streaming (non-temporal)
-stores, asked for in order or in several places (`pooling/simd/ahead.py`), and NumPy's copy: the best of them is what memory
+stores, read in order or asked for in several places (`pooling/simd/ahead.py`), and NumPy's copy: the best of them is what memory
 allows. A size counts all bytes touched, so that a copy of 1 MB reads half of it and writes half: whatever fits a cache as one
 array does as another's two.
 

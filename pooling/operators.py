@@ -263,7 +263,8 @@ class Operator:
             Array of this operator's layout. One that is not C-contiguous is copied once. The bfloat16 of ml_dtypes is pooled in
             float32, and rounded once.
         out
-            Array to fill instead of a new one: C-contiguous, of the result's shape and x's dtype, apart from `x`.
+            Array to fill instead of a new one: C-contiguous, of the result's shape and x's dtype, apart from `x`. Large ones are
+            filled faster where they begin at a multiple of 64 bytes, as new ones do; NumPy's own need not.
 
         Returns
         -------
@@ -288,7 +289,8 @@ class Operator:
         saved
             From the forward pass of this operator, or of one with equal arguments; with backend="auto", any backend's.
         out
-            Array to fill instead of a new one: C-contiguous, of x's shape and dtype, apart from `dy`.
+            Array to fill instead of a new one: C-contiguous, of x's shape and dtype, apart from `dy`; aligned as in
+            :meth:`forward`.
 
         Returns
         -------

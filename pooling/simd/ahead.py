@@ -32,8 +32,8 @@ DISTANCE = 1 << 12
 """Bytes: 1 KB gained less, 8 KB as much."""
 
 FROM = 9 << 22
-"""Bytes of x from which it comes from memory, and is asked for in several places: 36 MB took as long,
-13 MB, which the caches hold, up to 1.17 times."""
+"""Bytes of x from which it comes from memory. Asked for in several places 36 MB took as long, 13 MB, which the caches hold, up to
+1.17 times."""
 
 LINE_BITS = ALIGNMENT.bit_length() - 1
 # Kernels inherit names that others are bound to: these are nobody else's.

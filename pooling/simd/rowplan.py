@@ -89,7 +89,7 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     overlap = problem.window.n_taps > w.stride * h.stride * d.stride
     # Where windows overlap, several rows ask at a time: in places apart 3x3 over 114x114 planes took 1.1 times as long.
     turns = not margins and not overlap and from_memory(problem, outer, 1, dtype) and paged()
-    names |= {"AHEAD": int(not turns), "MEMORY": int(turns), "BY_TURNS": int(turns)}
+    names["BY_TURNS"] = int(turns)
     careful = careful_run.over(**names, LANES=fills, OVER=0, CAREFUL=1, careful=nothing)
     kernel = forward_rows.over(**names, LANES=over, OVER=longer, CAREFUL=int(dtype.kind != "f"), careful=careful)
     edge = lowest(dtype) if problem.op == "max" else dtype.type(0)

@@ -33,9 +33,8 @@ CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed
 OVER = 0  # whether a row's only vector may be longer than the row: what it writes too much, the next row overwrites
 MARGINS = 0  # whether rows are copied with margins
 NEW_D, NEW_H = 1, 1  # how many planes and rows of a window the one before does not have
-AHEAD = 0  # whether they are fetched ahead
 PAST = 0  # how many bytes of y are written past the caches at a time (`past.py`): whole vectors, none of which overlap
-MEMORY = 0  # whether x comes from memory, and is asked for in several places (`ahead.py`)
+BY_TURNS = 0  # whether x is asked for in several places, a row at a time, instead of ahead, by vectors (`ahead.py`)
 
 
 @kernel
@@ -56,8 +55,7 @@ def bring(a: Any, i: int, n: int, b: Any, p: int) -> None:
     for k0 in range(0, n, lanes):
         k = min(k0, n - lanes)
         store(b, p + k, load(a, i + k))
-        if AHEAD:
-            fetch(a, i + k)
+        fetch(a, i + k)
 
 
 @kernel
@@ -94,7 +92,7 @@ def pool_run(
             if MARGINS:
                 winner = winner + load_like(taps, o, best)
         if not MARGINS:
-            for j in range(NEW_H if AHEAD else 0):
+            for j in range(0 if BY_TURNS else NEW_H):
                 row = at + o * S_W + ((-j if LAST else K_H - 1 - j) * D_H) * line
                 for k in range(S_W):
                     fetch(x, row + k * LANES)
@@ -193,7 +191,7 @@ def pool_band(
                 factor = factors.dtype.type(1)
                 if not MAX:
                     factor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
-                if MEMORY:
+                if BY_TURNS:
                     for i in range(NEW_D):
                         ask(x, at + (-i if LAST else i) * D_D * plane, NEW_H * line)
                 pool_run(x, at, line, plane, y, q, won, t, n, first, K_D, K_H, taps, factors, f, factor)

@@ -32,7 +32,7 @@ MARGINS = 0  # whether planes are copied with margins
 GAP_H, GAP_W = 0, 0  # rows between copied planes, and cells between rows
 BEFORE_H, BEFORE_W = 0, 0  # padding
 SIZE_W = 1  # cells of a row
-MEMORY = 0  # whether x comes from memory, and is asked for in several places (`ahead.py`)
+ASK = 0  # whether memory is asked for (`ahead.py`)
 
 
 @kernel
@@ -134,7 +134,7 @@ def forward_short(
         first = planes * group // groups
         n = planes * (group + 1) // groups - first
         if MARGINS:
-            if MEMORY:
+            if ASK:
                 ask(x, first * cells, n * cells)
             for slab in range(n * depth):
                 for row in range(size_h):
@@ -149,6 +149,6 @@ def forward_short(
                     pool_rows(v, at, plane, y, q, won, rows, starts, divisors)
                 else:
                     at = (first + p) * cells + d * S_D * plane
-                    if MEMORY:
+                    if ASK:
                         ask(x, at, together * cells if out_depth == 1 else S_D * plane)
                     pool_rows(x, at, plane, y, q, won, together * rows, starts, divisors)

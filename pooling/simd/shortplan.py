@@ -177,7 +177,7 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
         "GAP_H": gap_h,
         "GAP_W": gap_w,
         # In order, it paid only where windows overlap (`ahead.py`).
-        "MEMORY": int(memory and (paged() or overlap)),
+        "ASK": int(memory and (paged() or overlap)),
         "BY_TURNS": int(memory and paged()),
     }
     careful = careful_rows.over(**names, CAREFUL=1, careful=nothing).apart()
