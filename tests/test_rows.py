@@ -12,7 +12,7 @@ from pooling.compiler import config
 from pooling.jit import kernel
 from pooling.simd.program import forward_program
 from pooling.simd.rowplan import rows_fit
-from pooling.simd.strides import load_taps, picked, repeated, replaced, store_interleaved
+from pooling.simd.strides import edges, load_taps, load_taps_within, picked, repeated, replaced, store_interleaved
 from pooling.simd.vectors import store
 from tests.cases import data, gradient_for, same_bits
 
@@ -37,6 +37,12 @@ def load_and_store(x: Any, y: Any, i: int) -> None:
         store(y, k * N, picked(cells, k))
 
 
+def load_within_and_store(x: Any, y: Any, i: int) -> None:
+    cells = load_taps_within(x, i, N, STRIDE, TAPS, DILATION, i, len(x), edges(x, N, 0))
+    for k in range(TAPS):
+        store(y, k * N, picked(cells, k))
+
+
 def interleave(x: Any, y: Any, i: int) -> None:
     cells = load_taps(x, i, N, 1, STRIDE, N)
     vectors = repeated(picked(cells, 0), STRIDE)
@@ -55,6 +61,23 @@ def test_what_windows_side_by_side_have_under_each_tap(stride: int, taps: int, d
     kernel(load_and_store).over(N=n, STRIDE=stride, TAPS=taps, DILATION=dilation)(x, y, 3)
     for k in range(taps):
         assert y[k * n : (k + 1) * n].tolist() == x[3 + k * dilation :: stride][:n].tolist()
+
+
+@pytest.mark.parametrize(("stride", "taps", "dilation"), [(1, 3, 1), (2, 2, 1), (2, 3, 1), (3, 5, 1), (2, 3, 2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+def test_what_lies_outside_of_a_row_is_not_read(stride: int, taps: int, dilation: int, dtype: Any) -> None:
+    n, size, before = 8, 13, 3
+    x, y = (
+        np.arange(1, size + 1).astype(dtype),
+        np.zeros(taps * n, dtype),
+    )  # around it there is nothing that may be read
+    row = np.concatenate([np.zeros(before, dtype), x, np.zeros(99, dtype)])
+    for first in (0, 2):  # the first windows of the row, and the last
+        kernel(load_within_and_store).over(N=n, STRIDE=stride, TAPS=taps, DILATION=dilation)(
+            x, y, first * stride - before
+        )
+        for k in range(taps):
+            assert y[k * n : (k + 1) * n].tolist() == row[first * stride + k * dilation :: stride][:n].tolist()
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])

@@ -1,11 +1,14 @@
 """Asking memory for what is needed soon.
 
 Between one new cache line and the next lies so much work that a CPU, which looks some 500 instructions ahead, waits for few of
-them at a time, and its own prefetchers do not always make up for it: where they did, asking cost nothing. Of rows as they lie,
-on a Xeon (Sapphire Rapids), forward of 3x3 at stride 2 over 51 MB took 0.5 to 0.7 of the time, of 2x2 as long; on an EPYC
-(Zen 5) both took 0.4 to 0.7 on one core, 0.55 to 0.9 on two. Of short rows (`short_rows.py`) it paid only where windows overlap
-and x comes from memory: 0.5 to 1.0, else 1.1 to 1.4. Over channels it brought nothing where windows overlap. Side by side it
-paid from memory, 0.75 to 1.0, and else only where pixels end within a line: 0.8 to 0.95 (`windows.py`).
+them at a time, and its own prefetchers follow a stream best if it is read as it lies. Windows read several rows at once. So
+kernels over rows ask for the lines 4 KB ahead one after the other, as they lie, however they are read: as many cells at a
+time as results use up. On an EPYC (Zen 5) forward of 3x3 at stride 2 over 51 MB took 0.65 to 0.9 of the time that it took when
+each row was asked for where it was read, and that 0.4 to 0.9 of not asking; asking for whole rows at once took 0.7 times as
+long with 112 cells, 1.4 to 2 times with 512. Short rows took 0.65 to 1.0 of the time, in caches up to 1.1; gradients in rows 0.65
+to 1.0, but copied short rows of them 1.0 to 1.2. Planes that are turned into lanes gained nothing. Over channels, which
+are read as they lie, asking like that took 1.1 to 1.7 times as long; asking where x is read paid side by side alone, from
+memory, 0.75 to 1.0, or where pixels end within a line, 0.8 to 0.95 (`windows.py`).
 
 What no cache holds is asked for in another order on CPUs whose prefetcher follows an address through a page, some 20 lines
 ahead, which is all that a core then waits for at a time; of eight pages it follows eight addresses. So while one block of memory

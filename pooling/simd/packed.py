@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pooling.compiler import cgutils, intrinsic, ir, types
-from pooling.simd.strides import INT, constants, gathered
-from pooling.simd.vectors import VectorType, address, itemsize, lanes_in, llvm_type, read, storage, vector_bytes, write
+from pooling.compiler import intrinsic, ir, types
+from pooling.simd.masks import first_lanes, has_masks, load_masked, store_masked
+from pooling.simd.strides import constants, gathered
+from pooling.simd.vectors import INT, VectorType, lanes_in, llvm_type, read, storage, write
 
 
 @intrinsic(prefer_literal=True)
@@ -25,7 +26,10 @@ def load_first(typing: Any, array: Any, index: Any, vector: Any, count: Any) -> 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = llvm_type(context, result).element
         if masked(some):
-            return masked_load(context, builder, array, args[0], args[1], llvm_type(context, result), some)
+            kind = llvm_type(context, result)
+            return load_masked(
+                context, builder, array, args[0], args[1], first_lanes(lanes, some), ir.Constant(kind, None)
+            )
         parts = []
         for start, n in pieces(some):
             at = builder.add(args[1], ir.Constant(args[1].type, start))
@@ -197,7 +201,7 @@ def store_rows(
 def put(context: Any, builder: Any, array_type: Any, array: Any, index: Any, vector: Any, count: int) -> None:
     """Write the first `count` elements of an LLVM vector, and no more."""
     if masked(count):
-        masked_store(context, builder, array_type, array, index, vector, count)
+        store_masked(context, builder, array_type, array, index, vector, first_lanes(vector.type.count, count))
         return
     for start, n in pieces(count):
         at = builder.add(index, ir.Constant(index.type, start))
@@ -239,32 +243,6 @@ def merged(builder: Any, parts: list[tuple[dict[int, int], Any]], n: int, wanted
 def masked(n: int) -> bool:
     """Whether some of `n` lanes are read or written in one instruction; else in two that overlap.
 
-    AVX-512 alone can do that with small integers too. Backward of 2x2 windows in 11x11 to 28x28 planes took 0.8 of the time.
+    Backward of 2x2 windows in 11x11 to 28x28 planes took 0.8 of the time.
     """
-    return vector_bytes() == 64 and n & (n - 1) != 0
-
-
-def masked_load(context: Any, builder: Any, array_type: Any, array: Any, index: Any, kind: Any, count: int) -> Any:
-    at = address(context, builder, array_type, array, index, kind)
-    mask = first_lanes(kind.count, count)
-    takes = [at.type, INT, mask.type, kind]
-    function = vector_function(builder, "load", kind, ir.FunctionType(kind, takes))
-    return builder.call(function, [at, INT(itemsize(array_type.dtype)), mask, ir.Constant(kind, None)])
-
-
-def masked_store(context: Any, builder: Any, array_type: Any, array: Any, index: Any, vector: Any, count: int) -> None:
-    kind = vector.type
-    at = address(context, builder, array_type, array, index, kind)
-    mask = first_lanes(kind.count, count)
-    function = vector_function(builder, "store", kind, ir.FunctionType(ir.VoidType(), [kind, at.type, INT, mask.type]))
-    builder.call(function, [vector, at, INT(itemsize(array_type.dtype)), mask])
-
-
-def first_lanes(n: int, count: int) -> Any:
-    return ir.Constant(ir.VectorType(ir.IntType(1), n), [i < count for i in range(n)])
-
-
-def vector_function(builder: Any, what: str, kind: Any, function: Any) -> Any:
-    """LLVM's own function for a part of a vector."""
-    name = f"llvm.masked.{what}.v{kind.count}{kind.element.intrinsic_name}.p0"
-    return cgutils.get_or_insert_function(builder.module, function, name)
+    return has_masks() and n & (n - 1) != 0

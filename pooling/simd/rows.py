@@ -2,8 +2,8 @@
 
 What stands under one tap for outputs side by side are cells a stride apart: loads and shuffles, which neighbouring taps
 share, where turning planes into lanes (`planes.py`) costs four shuffles per vector and a way through memory. And outputs
-need no turning back. Where a window may stick out of a row, rows are copied with margins first, in which nothing ever wins;
-above and below, the rows that a window has are counted.
+need no turning back. Where a window may stick out of a row, what it lacks is masked; on CPUs without masks rows are copied
+first, with margins in which nothing ever wins. Above and below, the rows that a window has are counted.
 
 This is the forward pass; `rows_back.py` has the backward pass, `rowplan.py` says when rows are pooled like this.
 """
@@ -18,7 +18,7 @@ from pooling.jit import inlined, kernel
 from pooling.simd.ahead import ask, fetch
 from pooling.simd.box import D_FIRST, D_STOP, H_FIRST, H_STOP, band_box
 from pooling.simd.program import FACTOR, FIELDS, FULL, FULL_STOP, OUT, SIZE, STEP, TABLE
-from pooling.simd.strides import load_n, load_taps, picked
+from pooling.simd.strides import edges, load_taps, load_taps_within, picked
 from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, store_past, width
 
 # Bound when a pass is made:
@@ -32,7 +32,11 @@ LAST = 0  # whether the last of tied cells wins: windows are then walked back
 CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed
 OVER = 0  # whether a row's only vector may be longer than the row: what it writes too much, the next row overwrites
 MARGINS = 0  # whether rows are copied with margins
-NEW_D, NEW_H = 1, 1  # how many planes and rows of a window the one before does not have
+WITHIN = 0  # whether what lies outside of a row is masked
+NEW_D, NEW_H = (
+    1,
+    1,
+)  # how many planes and rows of a window the one before does not have: these are asked for (`ahead.py`)
 PAST = 0  # how many bytes of y are written past the caches at a time (`past.py`): whole vectors, none of which overlap
 BY_TURNS = 0  # whether x is asked for in several places, a row at a time, instead of ahead, by vectors (`ahead.py`)
 
@@ -58,6 +62,14 @@ def bring(a: Any, i: int, n: int, b: Any, p: int) -> None:
         fetch(a, i + k)
 
 
+@inlined
+def row_taps(x: Any, at: int, place: int, size: int, edge: Any) -> Any:
+    """What outputs side by side have under each tap of a row; the first cell, ``x[at]``, has this place in it."""
+    if WITHIN:
+        return load_taps_within(x, at, LANES, S_W, K_W, D_W, place, size, edge)
+    return load_taps(x, at, LANES, S_W, K_W, D_W)
+
+
 @kernel
 def nothing(
     x: Any, at: int, line: int, plane: int, y: Any, q: int, won: Any, t: int, n: int, first: int, n_d: int, n_h: int,
@@ -80,25 +92,28 @@ def pool_run(
     """
     sign = -1 if LAST else 1
     corner = K_W - 1 if LAST else 0
-    suspect = load_n(x, at, LANES)
-    suspect = suspect != suspect
+    edge = edges(x, LANES, MAX)
+    suspect = edge != edge
     for o0 in range(0, n, LANES):
         o = 0 if OVER else min(o0, n - LANES)  # the last vector overlaps the one before it
-        cells = load_taps(x, at + o * S_W, LANES, S_W, K_W, D_W)
+        place = o * S_W - BEFORE
+        cells = row_taps(x, at + o * S_W, place, line, edge)
         best = picked(cells, corner)
         total = best
         if won is not None:
             winner = splat(first, load_like(won, 0, best))
-            if MARGINS:
+            if MARGINS or WITHIN:
                 winner = winner + load_like(taps, o, best)
         if not MARGINS:
-            for j in range(0 if BY_TURNS else NEW_H):
-                row = at + o * S_W + ((-j if LAST else K_H - 1 - j) * D_H) * line
-                for k in range(S_W):
-                    fetch(x, row + k * LANES)
+            if not BY_TURNS:
+                new = at + (1 - NEW_H if LAST else (K_H - NEW_H) * D_H) * line + o * S_W * NEW_H
+                for i in range(NEW_D):
+                    for k in range(NEW_H * S_W):
+                        fetch(x, new + (-i if LAST else i + K_D - NEW_D) * D_D * plane + k * LANES)
         for i in range(n_d):
             for j in range(n_h):
-                cells = load_taps(x, at + o * S_W + sign * (i * D_D * plane + j * D_H * line), LANES, S_W, K_W, D_W)
+                row = at + o * S_W + sign * (i * D_D * plane + j * D_H * line)
+                cells = row_taps(x, row, place, line, edge)
                 for step in range(K_W):
                     if i + j + step > 0:
                         value = picked(cells, corner + sign * step)
@@ -192,8 +207,9 @@ def pool_band(
                 if not MAX:
                     factor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
                 if BY_TURNS:
+                    new = at + (1 - NEW_H if LAST else (K_H - NEW_H) * D_H) * line
                     for i in range(NEW_D):
-                        ask(x, at + (-i if LAST else i) * D_D * plane, NEW_H * line)
+                        ask(x, new + (-i if LAST else i) * D_D * plane, NEW_H * line)
                 pool_run(x, at, line, plane, y, q, won, t, n, first, K_D, K_H, taps, factors, f, factor)
             else:
                 pool_row(x, x0, line, plane, y, q, won, t, d, h, g, taps, factors)
@@ -213,7 +229,7 @@ def forward_rows(
     pitch = left + line + right
     if MARGINS:
         fill(v, room, edge)
-    if MARGINS and won is not None:
+    if (MARGINS or WITHIN) and won is not None:
         corner = K_W - 1 if LAST else 0
         for o in range(n):
             t[o] = g[g[2 * FIELDS + TABLE] + 3 * o + 1] - corner
@@ -229,4 +245,6 @@ def forward_rows(
             x0 = left - BEFORE - row * pitch
             pool_band(v, x0, pitch, h_size * pitch, y, q, won, q, box, last, g, t, factors, x, s, left, row)
         else:
-            pool_band(x, s - row * line, line, h_size * line, y, q, won, q, box, last, g, t, factors, x, s, left, row)
+            pool_band(
+                x, s - row * line - BEFORE, line, h_size * line, y, q, won, q, box, last, g, t, factors, x, s, left, row
+            )

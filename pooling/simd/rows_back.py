@@ -2,7 +2,8 @@
 
 Which those are depends on the cell's place within a stride alone, so what cells of one place get is added up in one
 vector, and the places' vectors are interleaved at the end. That takes a comparison per tap, but no addition waits for memory
-that another has just written, and dx is written once, in order. Sums run over the outputs in order.
+that another has just written, and dx is written once, in order. Sums run over the outputs in order. Outputs that a row has not
+are masked, or, without masks, rows are copied with margins, as in the forward pass.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from pooling.jit import inlined, kernel
+from pooling.simd.ahead import fetch
 from pooling.simd.box import D_FIRST, D_STOP, H_FIRST, H_STOP, band_box
 from pooling.simd.program import FACTOR, FIELDS, OUT, SIZE, STEP, TABLE, TAP_STEP
 from pooling.simd.rows import bring, fill
-from pooling.simd.strides import load_n, repeated, replaced, store_interleaved
+from pooling.simd.strides import edges, load_n, load_within, repeated, replaced, store_interleaved
 from pooling.simd.vectors import load, load_like, select, splat, store, width
 
 # Bound when a pass is made:
@@ -25,6 +27,7 @@ MOST_D, MOST_H = 1, 1  # outputs over a cell along the other axes
 MAX = 1  # or 0: the mean
 OVER = 0  # whether a row's last vector may be longer than the row: what it writes too much, the next row overwrites
 PAST = 0  # how many bytes of dx are written past the caches at a time (`past.py`)
+WITHIN = 0  # whether what lies outside of a row is masked
 MARGINS = 0  # whether rows are copied with margins; means are then multiplied by their factors on the way
 
 
@@ -48,14 +51,18 @@ def bring_scaled(a: Any, i: int, n: int, b: Any, p: int, factor: Any, factors: A
 @inlined
 def spread_run(
     dy: Any, won: Any, at: int, h_by: int, d_by: int, dx: Any, p: int, n: int, n_d: int, n_h: int, tap: int, d_tap: int,
-    h_tap: int, factor: Any,
+    h_tap: int, factor: Any, line: int,
 ) -> None:  # fmt: skip
     """The cells of `n` strides. ``dy[at]`` is output 0 of the first row over them; others are `h_by` and `d_by` apart."""
-    zero = splat(0, load_n(dy, at, LANES))
+    zero = edges(dy, LANES, 0)
     scale = splat(factor, zero)
     for m0 in range(0, n, LANES):
         m = min(m0, max(n - LANES, 0))
         totals = repeated(zero, S_W)
+        if not MARGINS:
+            fetch(dy, at + m)
+            if MAX:
+                fetch(won, at + m)
         for c in range(S_W):
             total = zero
             for i in range(MOST_D):  # constants: what is not unrolled keeps its sum in memory
@@ -63,10 +70,11 @@ def spread_run(
                     for back in range(K_W):
                         k = K_W - 1 - back  # outputs in order
                         if i < n_d and j < n_h and (c + BEFORE - k * D_W) % S_W == 0:
-                            o = at + i * d_by + j * h_by + m + (c + BEFORE - k * D_W) // S_W
-                            gradient = load_n(dy, o, LANES)
+                            place = m + (c + BEFORE - k * D_W) // S_W
+                            o = at + i * d_by + j * h_by + place
+                            gradient = load_within(dy, o, zero, place, line) if WITHIN else load_n(dy, o, LANES)
                             if MAX:
-                                winner = load_like(won, o, gradient)
+                                winner = load_within(won, o, zero, place, line) if WITHIN else load_like(won, o, zero)
                                 mine = winner == splat(tap + i * d_tap + j * h_tap + k, winner)
                                 total = select(mine, total + gradient, total)
                             elif MARGINS:
@@ -80,11 +88,11 @@ def spread_run(
 @kernel
 def exact_row(
     dy: Any, won: Any, at: int, h_by: int, d_by: int, dx: Any, p: int, n: int, n_d: int, n_h: int, tap: int, d_tap: int,
-    h_tap: int, factor: Any, g: Any, none: Any,
+    h_tap: int, factor: Any, line: int, g: Any, none: Any,
 ) -> None:  # fmt: skip
     """A row of `n` cells, not a cell more: with shorter vectors, and what is left of a stride one by one."""
     whole = n // S_W
-    spread_run(dy, won, at, h_by, d_by, dx, p, whole, n_d, n_h, tap, d_tap, h_tap, factor)
+    spread_run(dy, won, at, h_by, d_by, dx, p, whole, n_d, n_h, tap, d_tap, h_tap, factor, line)
     for w in range(whole * S_W, n):
         w_row = g[2 * FIELDS + TABLE] + 3 * w
         total = none
@@ -127,9 +135,9 @@ def spread_band(
             first = d_at + g[h_row] * line
             tap = d_first + g[h_row + np.uintp(1)]
             if OVER and (last or (h == box[H_STOP] - 1 and d == box[D_STOP] - 1)):
-                exact_row(dy, won, first, h_by, d_by, dx, p, n, n_d, n_h, tap, d_tap, h_tap, factor, g, none)
+                exact_row(dy, won, first, h_by, d_by, dx, p, n, n_d, n_h, tap, d_tap, h_tap, factor, line, g, none)
             else:
-                spread_run(dy, won, first, h_by, d_by, dx, p, strides, n_d, n_h, tap, d_tap, h_tap, factor)
+                spread_run(dy, won, first, h_by, d_by, dx, p, strides, n_d, n_h, tap, d_tap, h_tap, factor, line)
             p += n
 
 

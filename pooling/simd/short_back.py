@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pooling.jit import inlined, kernel
+from pooling.simd.ahead import ask
 from pooling.simd.packed import copy_row, load_first, store_rows
 from pooling.simd.program import STEP, TABLE, TAP_STEP
 from pooling.simd.rows import fill
@@ -45,6 +46,10 @@ def spread(
     factor = splat(factors[0], zero)
     for r0 in range(0, rows, ROWS):
         r = min(r0, rows - ROWS)  # the last rows may be written twice
+        if not MARGINS:
+            ask(dy, at + r * PITCH, ROWS * PITCH)
+            if MAX:
+                ask(won, at + r * PITCH, ROWS * PITCH)
         for a in range(S_H):
             for m0 in range(0, STRIDES, ACROSS):
                 m = min(m0, STRIDES - ACROSS)  # and the last strides of a row

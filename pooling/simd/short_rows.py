@@ -32,7 +32,6 @@ MARGINS = 0  # whether planes are copied with margins
 GAP_H, GAP_W = 0, 0  # rows between copied planes, and cells between rows
 BEFORE_H, BEFORE_W = 0, 0  # padding
 SIZE_W = 1  # cells of a row
-ASK = 0  # whether memory is asked for (`ahead.py`)
 
 
 @kernel
@@ -58,6 +57,9 @@ def pool_rows(
     suspect = suspect != suspect
     for h0 in range(0, rows, ROWS):
         h = min(h0, rows - ROWS)  # the last rows may be pooled twice
+        if not MARGINS:
+            for i in range(min(S_D, K_D)):
+                ask(x, at + (K_D - 1 - i) * plane + h * APART, ROWS * APART)
         for w0 in range(0, RESULTS, ACROSS):
             w = min(w0, RESULTS - ACROSS)  # and the last outputs of a row
             o = h * RESULTS + w
@@ -134,11 +136,10 @@ def forward_short(
         first = planes * group // groups
         n = planes * (group + 1) // groups - first
         if MARGINS:
-            if ASK:
-                ask(x, first * cells, n * cells)
             for slab in range(n * depth):
                 for row in range(size_h):
                     s = first * cells + (slab * size_h + row) * SIZE_W
+                    ask(x, s, SIZE_W)
                     copy_row(x, s, v, corner + slab * plane + row * LINE, SIZE_W)
         together = n if one else 1
         for p in range(0, n, max(together, 1)):
@@ -149,6 +150,4 @@ def forward_short(
                     pool_rows(v, at, plane, y, q, won, rows, starts, divisors)
                 else:
                     at = (first + p) * cells + d * S_D * plane
-                    if ASK:
-                        ask(x, at, together * cells if out_depth == 1 else S_D * plane)
                     pool_rows(x, at, plane, y, q, won, together * rows, starts, divisors)

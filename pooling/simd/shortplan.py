@@ -162,7 +162,6 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     line = w.size + gap_w
     depth = 1 if margins else d.out
     cut = Cut.of(outer, h.out, moved(problem, dtype, margins), depth, lanes(dtype) // w.out, one)
-    memory, overlap = from_memory(problem, outer, 1, dtype), not all(axis.disjoint for axis in program.axes)
     names = constants(problem, program) | {
         "K_D": d.kernel,
         "S_D": d.stride,
@@ -176,9 +175,7 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
         "MARGINS": int(margins),
         "GAP_H": gap_h,
         "GAP_W": gap_w,
-        # In order, it paid only where windows overlap (`ahead.py`).
-        "ASK": int(memory and (paged() or overlap)),
-        "BY_TURNS": int(memory and paged()),
+        "BY_TURNS": int(from_memory(problem, outer, 1, dtype) and paged()),
     }
     careful = careful_rows.over(**names, CAREFUL=1, careful=nothing).apart()
     kernel = forward_short.over(**names, CAREFUL=0, careful=careful)

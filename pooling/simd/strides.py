@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pooling.compiler import intrinsic, ir, types
-from pooling.simd.vectors import VectorType, address, itemsize, llvm_type, pass_caches, storage
-
-INT = ir.IntType(32)
+from pooling.compiler import intrinsic, ir, numpy_support, types
+from pooling.simd.masks import lanes_below, load_masked
+from pooling.simd.vectors import INT, VectorType, address, broadcast, itemsize, llvm_type, pass_caches, storage
+from pooling.taps import lowest
 
 
 def constants(*arguments: Any) -> list[int] | None:
@@ -35,6 +35,37 @@ def load_n(typing: Any, array: Any, index: Any, count: Any) -> Any:
 
 
 @intrinsic(prefer_literal=True)
+def load_within(typing: Any, array: Any, index: Any, vector: Any, place: Any, size: Any) -> Any:
+    """A vector from ``array[index:]`` with as many lanes as `vector`, 0 where they lie outside of a row.
+
+    ``array[index]`` has the `place`, perhaps a negative one, in a row of `size`; nothing outside of that is read.
+    """
+    result = VectorType(storage(array), vector.count)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask = lanes_below(builder, result.count, args[3], args[4])
+        zero = ir.Constant(llvm_type(context, result), None)
+        return load_masked(context, builder, array, args[0], args[1], mask, zero)
+
+    return result(array, types.intp, vector, types.intp, types.intp), codegen
+
+
+@intrinsic(prefer_literal=True)
+def edges(typing: Any, array: Any, count: Any, greatest: Any) -> Any:
+    """A vector of what never wins: the lowest value there is where the `greatest` of several is wanted, else 0."""
+    values = constants(count, greatest)
+    if values is None:
+        return None
+    vector = VectorType(storage(array), values[0])
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        edge = lowest(numpy_support.as_dtype(vector.element)) if values[1] else 0
+        return broadcast(builder, context.get_constant(vector.element, edge), vector.count)
+
+    return vector(array, count, greatest), codegen
+
+
+@intrinsic(prefer_literal=True)
 def load_taps(typing: Any, array: Any, index: Any, count: Any, stride: Any, taps: Any, dilation: Any) -> Any:
     """What `count` windows side by side have under each tap of a row: `taps` vectors, in a tuple.
 
@@ -44,32 +75,59 @@ def load_taps(typing: Any, array: Any, index: Any, count: Any, stride: Any, taps
     values = constants(count, stride, taps, dilation)
     if values is None:
         return None
-    n, step, width, apart = values
-    vector = VectorType(storage(array), n)
-    result = types.UniTuple(vector, width)
+    vector = VectorType(storage(array), values[0])
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = llvm_type(context, vector)
 
-        @functools.cache
         def part(start: int) -> Any:
             at = builder.add(args[1], ir.Constant(args[1].type, start))
             return builder.load(address(context, builder, array, args[0], at, kind), align=itemsize(vector.element))
 
-        found = []
-        for k in range(width):
-            first = k * apart
-            last = first + (n - 1) * step
-            if apart == 1 and k - k % step + step <= width:
-                base = k - k % step  # the taps of a whole stride take turns in the same vectors
-                starts = [base + m * n for m in range(step)]
-            else:
-                starts = [min(first + m * n, last + 1 - n) for m in range(step)]
-            parts = [({start + i: i for i in range(n)}, part(start)) for start in starts]
-            found.append(gathered(builder, parts, [first + i * step for i in range(n)]))
-        return context.make_tuple(builder, result, found)
+        return context.make_tuple(builder, signature.return_type, taps_of(builder, part, *values))
 
-    return result(array, types.intp, count, stride, taps, dilation), codegen
+    return types.UniTuple(vector, values[2])(array, types.intp, count, stride, taps, dilation), codegen
+
+
+@intrinsic(prefer_literal=True)
+def load_taps_within(
+    typing: Any, array: Any, index: Any, count: Any, stride: Any, taps: Any, dilation: Any, place: Any, size: Any, edge: Any
+) -> Any:  # fmt: skip
+    """The same, and as in the vector `edge` what lies outside of a row, which is not read.
+
+    ``array[index]`` has the `place`, perhaps a negative one, in the row of `size`.
+    """
+    values = constants(count, stride, taps, dilation)
+    if values is None:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def part(start: int) -> Any:
+            at, first = (builder.add(args[i], ir.Constant(args[i].type, start)) for i in (1, 6))
+            mask = lanes_below(builder, values[0], first, args[7])
+            return load_masked(context, builder, array, args[0], at, mask, args[8])
+
+        return context.make_tuple(builder, signature.return_type, taps_of(builder, part, *values))
+
+    found = types.UniTuple(edge, values[2])
+    return found(array, types.intp, count, stride, taps, dilation, types.intp, types.intp, edge), codegen
+
+
+def taps_of(builder: Any, part: Callable[[int], Any], n: int, stride: int, taps: int, dilation: int) -> list[Any]:
+    """What `n` windows have under each tap, where ``part(i)`` loads a vector from the i-th element on."""
+    part = functools.cache(part)
+    found = []
+    for k in range(taps):
+        first = k * dilation
+        last = first + (n - 1) * stride
+        if dilation == 1 and k - k % stride + stride <= taps:
+            base = k - k % stride  # the taps of a whole stride take turns in the same vectors
+            starts = [base + m * n for m in range(stride)]
+        else:
+            starts = [min(first + m * n, last + 1 - n) for m in range(stride)]
+        parts = [({start + i: i for i in range(n)}, part(start)) for start in starts]
+        found.append(gathered(builder, parts, [first + i * stride for i in range(n)]))
+    return found
 
 
 def gathered(builder: Any, parts: Sequence[tuple[Mapping[Any, int], Any]], wanted: Sequence[Any]) -> Any:

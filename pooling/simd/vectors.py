@@ -31,7 +31,7 @@ from pooling.compiler import (
     types,
 )
 
-BYTE = ir.IntType(8)
+BYTE, INT = ir.IntType(8), ir.IntType(32)
 
 HALF: np.dtype[Any] = np.dtype([("half", np.uint16)])
 """As what arrays of float16 are passed to kernels."""
@@ -171,7 +171,7 @@ def _store(array: Any, vector: Any, stream: bool) -> Any:
 
 def pass_caches(builder: Any, store: Any) -> None:
     """Let an instruction that stores a whole aligned vector write past the caches."""
-    store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+    store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(INT, 1)]))
 
 
 @intrinsic
@@ -237,8 +237,8 @@ def splat(typing: Any, scalar: Any, vector: Any) -> Any:
 
 
 def broadcast(builder: Any, value: Any, count: int) -> Any:
-    one = builder.insert_element(ir.Constant(ir.VectorType(value.type, count), ir.Undefined), value, ir.IntType(32)(0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count)
+    one = builder.insert_element(ir.Constant(ir.VectorType(value.type, count), ir.Undefined), value, INT(0))
+    zeros = ir.Constant(ir.VectorType(INT, count), [0] * count)
     return builder.shuffle_vector(one, one, zeros)
 
 
