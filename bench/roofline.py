@@ -1,9 +1,9 @@
 """What this machine's memory can do: read, write and copy bandwidth by array size, from L1 to main memory.
 
 Kernels of our own, made of the library's vectors and split over its threads, with ordinary and with streaming (non-temporal)
-stores, read in order or asked for in several places (`pooling/simd/ahead.py`), and NumPy's copy: the best of them is what memory
-allows. A size counts all bytes touched, so that a copy of 1 MB reads half of it and writes half: whatever fits a cache as one
-array does as another's two.
+stores, read in order, asked for ahead or in several places (`pooling/simd/ahead.py`), and NumPy's copy: the best of them is what
+memory allows. A size counts all bytes touched, so that a copy of 1 MB reads half of it and writes half: whatever fits a cache as
+one array does as another's two.
 
 Passes are repeated inside a kernel until a sample is long enough to measure: handing work to threads costs as much as moving
 200 KB, and says nothing about memory. Each repeat writes another value, or adds to what was read before, so that the compiler
@@ -16,7 +16,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,9 +50,10 @@ def kernels() -> dict[str, Any]:
     from pooling.simd.vectors import load, splat, store, store_stream, width
 
     compile_ = numba.njit(nogil=True, error_model="numpy")
-    in_places = ask.over(BY_TURNS=1).callee()
+    nothing = numba.njit(lambda array, start, n: None)
+    ahead, in_places = (ask.over(BY_TURNS=turns).callee() for turns in (0, 1))
 
-    def make_read(apart: bool = False) -> Any:
+    def make_read(prepare: Any = nothing) -> Any:
         @compile_
         def read(array: Array, target: Array, start: int, stop: int, repeats: int) -> None:
             # Eight sums at once: one would wait for the addition before it, and not for memory.
@@ -60,8 +61,7 @@ def kernels() -> dict[str, Any]:
             n = width(a)
             for _ in range(repeats):
                 for i in range(start, stop, 8 * n):
-                    if apart:
-                        in_places(array, i, 8 * n)
+                    prepare(array, i, 8 * n)
                     a = a + load(array, i)
                     b = b + load(array, i + n)
                     c = c + load(array, i + 2 * n)
@@ -85,26 +85,27 @@ def kernels() -> dict[str, Any]:
 
         return write
 
-    def make_copy(put: Any, apart: bool = False) -> Any:
+    def make_copy(put: Any, prepare: Any = nothing) -> Any:
         @compile_
         def copy(array: Array, target: Array, start: int, stop: int, repeats: int) -> None:
             n = width(load(array, start))
             for _ in range(repeats):
                 for i in range(start, stop, n):
-                    if apart:
-                        in_places(array, i, n)
+                    prepare(array, i, n)
                     put(target, i, load(array, i))
 
         return copy
 
     return {
         "read": make_read(),
-        "read, in places": make_read(apart=True),
+        "read, ahead": make_read(ahead),
+        "read, in places": make_read(in_places),
         "write": make_write(store),
         "write, streaming": make_write(store_stream),
         "copy": make_copy(store),
         "copy, streaming": make_copy(store_stream),
-        "copy, streaming, in places": make_copy(store_stream, apart=True),
+        "copy, streaming, ahead": make_copy(store_stream, ahead),
+        "copy, streaming, in places": make_copy(store_stream, in_places),
     }
 
 
@@ -137,11 +138,16 @@ def contests(memory: Array) -> dict[BandwidthKind, dict[str, tuple[int, Work]]]:
             np.copyto(target, source)
 
     return {
-        "read": {"vector loads": (n, of("read")), "vector loads in places": (n, of("read, in places"))},
+        "read": {
+            "vector loads": (n, of("read")),
+            "vector loads ahead": (n, of("read, ahead")),
+            "vector loads in places": (n, of("read, in places")),
+        },
         "write": {"stores": (n, of("write")), "streaming stores": (n, of("write, streaming"))},
         "copy": {
             "stores": (half, of("copy", x, y)),
             "streaming stores": (half, of("copy, streaming", x, y)),
+            "streaming stores, loads ahead": (half, of("copy, streaming, ahead", x, y)),
             "streaming stores, loads in places": (half, of("copy, streaming, in places", x, y)),
             "numpy.copyto": (half, numpy_copy),
         },
@@ -266,8 +272,8 @@ def time_needed(read: int, written: int, roof: Sequence[Bandwidth]) -> float:
     return min(at_once, read / reading + written / writing)
 
 
-def fraction(timing: Timing, workload: Workload, roof: Sequence[Bandwidth]) -> float:
-    """How much of what memory allows a timing reaches: 1 is all of it.
+def fraction(timing: Timing, workload: Workload, roof: Sequence[Bandwidth]) -> float | None:
+    """How much of what memory allows a timing reaches: 1 is all of it; None where bandwidth was not measured.
 
     Parameters
     ----------
@@ -277,5 +283,8 @@ def fraction(timing: Timing, workload: Workload, roof: Sequence[Bandwidth]) -> f
         Rows of the same run; those count that were measured in turns with the workload, if there are any.
     """
     beside = [row for row in roof if row.workload == timing.workload] if timing.stage == "beyond" else []
-    roof = beside or [row for row in roof if not row.workload]
+    apart = [row for row in roof if not row.workload]
+    roof = next((rows for rows in (beside, apart) if {row.kind for row in rows} == set(get_args(BandwidthKind))), ())
+    if not roof:
+        return None
     return time_needed(*read_and_written(workload, timing.direction), roof) / timing.median_s

@@ -101,10 +101,10 @@ def outcomes(results: Results) -> Iterator[Outcome]:
     roof = results.of(Bandwidth)
     beyond = [row for row in results.of(Timing, stage="beyond") if row.threads in {r.threads for r in roof}]
     if beyond:
-        parts = [
-            (roofline.fraction(row, results.workloads[row.workload], roof), results.workloads[row.workload].label)
-            for row in beyond
-        ]
+        workloads = [results.workloads[row.workload] for row in beyond]
+        reached = [roofline.fraction(row, workload, roof) for row, workload in zip(beyond, workloads, strict=True)]
+        parts = [(part, of.label) for part, of in zip(reached, workloads, strict=True) if part is not None]
+    if beyond and parts:
         yield judged("what memory allows, beyond the caches", "both", "step", parts, ROOF_MEAN, ROOF_WORST, part=True)
     passes: tuple[Direction, ...] = ("forward_train", "step")
     for layout, direction in product(LAYOUTS, passes):
