@@ -30,6 +30,7 @@ NORMAL_IQR = 1.349
 Kind = Literal["backend", "peer"]
 Stage = Literal["workloads", "sizes", "threads", "kernels", "prices", "beyond"]
 BandwidthKind = Literal["read", "write", "copy"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ResultsError(ValueError):
@@ -73,10 +74,10 @@ class Timing:
     kind: Kind
     ties: str | None
     threads: int
-    median_s: float
-    q1_s: float
-    q3_s: float
-    fastest_s: float
+    median_s: Positive
+    q1_s: Positive
+    q3_s: Positive
+    fastest_s: Positive
     samples: int
     calls: int
     bytes_moved: int
@@ -211,9 +212,9 @@ class Bandwidth:
 
     stage: Literal["roofline", "beyond"]
     kind: BandwidthKind
-    nbytes: int
+    nbytes: Annotated[int, Field(gt=0)]
     threads: int
-    gb_per_s: float
+    gb_per_s: Positive
     way: str
     workload: str = ""
     row: Literal["bandwidth"] = "bandwidth"
@@ -345,25 +346,27 @@ def load(path: Path) -> Results:
     Raises
     ------
     ResultsError
-        The file is missing, no JSON, of another schema, or has a field that is missing, unknown or of the wrong type.
+        The file is missing, no JSON, of another schema, or has a field that is missing, unknown, of another type or out of range.
     """
+    again = "measure again: python -m bench report --fresh"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text)
     except OSError as error:
         raise ResultsError(f"{path}: {error.strerror or error}; measure first: python -m bench report") from None
-    except ValueError as error:
-        raise ResultsError(f"{path} is not JSON ({error}); measure again: python -m bench report --fresh") from None
+    except (ValueError, RecursionError) as error:
+        raise ResultsError(f"{path} is not JSON ({error}); {again}") from None
     schema = data.get("schema") if isinstance(data, dict) else None
-    if schema != SCHEMA:
-        raise ResultsError(
-            f"{path} has schema {schema!r}, this version reads {SCHEMA}; measure again: python -m bench report --fresh"
-        )
+    if schema is True or schema != SCHEMA:
+        raise ResultsError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; {again}")
     try:
-        return _ADAPTER.validate_python(data)
+        results = _ADAPTER.validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ResultsError(
-            f"{path}: {where}: {first['msg']} (and {error.error_count() - 1} more); "
-            "measure again: python -m bench report --fresh"
-        ) from None
+        raise ResultsError(f"{path}: {where}: {first['msg']} (and {error.error_count() - 1} more); {again}") from None
+    for i, row in enumerate(results.rows):
+        workload = row.workload if isinstance(row, Timing | Bandwidth) else ""
+        if workload and workload not in results.workloads:
+            raise ResultsError(f"{path}: rows.{i}: of a workload {workload!r} that is not among the workloads; {again}")
+    return results

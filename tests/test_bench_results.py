@@ -72,9 +72,14 @@ def test_tasks_are_added_whole() -> None:
 def damaged(name: str) -> str:
     if name == "no JSON":
         return "{"
+    if name == "nested without end":
+        return "[" * 100_000
     data = json.loads(json.dumps(asdict(results())))
+    timing = data["rows"][0]
     if name == "older":
         data["schema"] = 0
+    elif name == "schema of another kind":
+        data["schema"] = True
     elif name == "no object":
         return "[]"
     elif name == "unknown field":
@@ -82,11 +87,32 @@ def damaged(name: str) -> str:
     elif name == "missing field":
         del data["machine"]
     elif name == "wrong type":
-        data["rows"][0]["median_s"] = "soon"
+        timing["median_s"] = "soon"
+    elif name == "a number in quotes":
+        timing["median_s"] = "0.001"
+    elif name == "before it began":
+        timing["median_s"] = -0.001
+    elif name == "unknown workload":
+        timing["workload"] = "another"
     return json.dumps(data)
 
 
-@pytest.mark.parametrize("name", ["no JSON", "older", "no object", "unknown field", "missing field", "wrong type"])
+DAMAGES = (
+    "no JSON",
+    "nested without end",
+    "older",
+    "schema of another kind",
+    "no object",
+    "unknown field",
+    "missing field",
+    "wrong type",
+    "a number in quotes",
+    "before it began",
+    "unknown workload",
+)
+
+
+@pytest.mark.parametrize("name", DAMAGES)
 def test_what_can_not_be_trusted_is_refused_with_the_remedy(name: str, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(damaged(name), encoding="utf-8")
