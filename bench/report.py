@@ -21,7 +21,7 @@ from bench.files import write_atomically
 from bench.fit_report import FitSection
 from bench.plots import pictures
 from bench.race_report import RaceSection, ladder, profiles
-from bench.results import Answer, LeftOut, Results, TieExample, Timing, Training, Verdict
+from bench.results import Answer, Bandwidth, LeftOut, Results, TieExample, Timing, Training, Verdict
 from bench.studies import LAYOUTS, SUBJECT
 from bench.style import DIRECTION_NAMES, STYLE, ranked, svg
 from bench.targets import outcomes
@@ -70,6 +70,7 @@ def write(results: Results, folder: Path) -> Path:
         outcomes=[*outcomes(results)],
         startup=[*startup.outcomes(results)],
         beyond=[r for r in timings if r.timing.stage == "beyond"],
+        beside=bool(results.of(Bandwidth, stage="beyond")),
         fit=fit,
         race=race,
         ladder=ladder,
