@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from pooling.jit import inlined
+from pooling.simd.ahead import fetch_close
 from pooling.simd.program import Program
 from pooling.simd.strides import picked, repeated, replaced
 from pooling.simd.vectors import any_lane, load, load_like, select, splat, store, store_past, width
@@ -20,7 +21,7 @@ ROWS_AT_ONCE = 4
 # Bound when a pass is made; ROWS = 0 where rows are not taken together.
 ROWS, ROWS_READ = 0, 1
 K_H, K_W = 1, 1
-S_H, D_H = 1, 1
+S_H, S_W, D_H = 1, 1, 1
 VECTOR = 0
 LAST = 0
 PAST = 0  # whether y is written past the caches (`past.py`)
@@ -53,6 +54,9 @@ def pool_block(
             cell = top + r * h_pitch + c
             best = load(x, cell)
             total = best
+            if not VECTOR and r >= ROWS_READ - ROWS * S_H:  # the others were read with the windows above
+                for k in range(S_W):
+                    fetch_close(x, cell + k * w_by)
             if won is not None:
                 winner = splat(corner, load_like(won, p, best))
             for k in range(1, K_W):
@@ -100,4 +104,4 @@ def in_blocks(program: Program) -> dict[str, int]:
     rows_read = (ROWS_AT_ONCE - 1) * h.stride + (h.kernel - 1) * h.dilation + 1
     if rows_read > ROWS_AT_ONCE * h.kernel:  # dilated so far that more of them would be read for nothing
         return {}
-    return {"ROWS": ROWS_AT_ONCE, "ROWS_READ": rows_read, "S_H": h.stride, "D_H": h.dilation}
+    return {"ROWS": ROWS_AT_ONCE, "ROWS_READ": rows_read, "S_H": h.stride, "S_W": w.stride, "D_H": h.dilation}
