@@ -70,7 +70,8 @@ def write(results: Results, folder: Path) -> Path:
         outcomes=[*outcomes(results)],
         startup=[*startup.outcomes(results)],
         beyond=[r for r in timings if r.timing.stage == "beyond"],
-        beside=bool(results.of(Bandwidth, stage="beyond")),
+        beside={row.workload for row in results.of(Timing, stage="beyond")}
+        == {row.workload for row in results.of(Bandwidth, stage="beyond")},
         fit=fit,
         race=race,
         ladder=ladder,

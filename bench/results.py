@@ -226,9 +226,9 @@ class Cost:
 
     stage: Literal["startup"]
     what: str
-    median_s: float
-    q1_s: float
-    q3_s: float
+    median_s: Positive
+    q1_s: Positive
+    q3_s: Positive
     samples: int
     row: Literal["cost"] = "cost"
 

@@ -10,6 +10,7 @@ import pytest
 import pooling
 from pooling.compiler import config
 from pooling.jit import kernel
+from pooling.simd import rowplan
 from pooling.simd.program import forward_program
 from pooling.simd.rowplan import rows_fit
 from pooling.simd.strides import edges, load_taps, load_taps_within, picked, repeated, replaced, store_interleaved
@@ -25,6 +26,8 @@ LONG: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "margins, and windows cut short above": ((2, 3, 10, 56), {"kernel_size": 3, "stride": 2, "padding": 1}),
     "stride 1": ((2, 2, 6, 40), {"kernel_size": 3, "stride": 1, "padding": 1}),
     "stride 3, windows apart": ((2, 2, 9, 50), {"kernel_size": 2, "stride": 3, "ceil_mode": True}),
+    "margins, and a vector longer than the row": ((2, 3, 6, 25), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    "windows stick out at the end alone": ((2, 2, 7, 85), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
     "dilated": ((1, 3, 12, 60), {"kernel_size": (2, 3), "stride": 2, "dilation": 2, "padding": (0, 2)}),
     "one dimension": ((2, 3, 70), {"kernel_size": 3, "stride": 2, "padding": 1}),
     "three": ((2, 2, 5, 6, 30), {"kernel_size": 2, "stride": (1, 2, 2), "padding": (1, 0, 0)}),
@@ -65,12 +68,10 @@ def test_what_windows_side_by_side_have_under_each_tap(stride: int, taps: int, d
 
 @pytest.mark.parametrize(("stride", "taps", "dilation"), [(1, 3, 1), (2, 2, 1), (2, 3, 1), (3, 5, 1), (2, 3, 2)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
-def test_what_lies_outside_of_a_row_is_not_read(stride: int, taps: int, dilation: int, dtype: Any) -> None:
+def test_what_lies_outside_of_a_row_is_an_edge(stride: int, taps: int, dilation: int, dtype: Any) -> None:
     n, size, before = 8, 13, 3
-    x, y = (
-        np.arange(1, size + 1).astype(dtype),
-        np.zeros(taps * n, dtype),
-    )  # around it there is nothing that may be read
+    x: Any = np.arange(1, size + 1).astype(dtype)
+    y: Any = np.zeros(taps * n, dtype)
     row = np.concatenate([np.zeros(before, dtype), x, np.zeros(99, dtype)])
     for first in (0, 2):  # the first windows of the row, and the last
         kernel(load_within_and_store).over(N=n, STRIDE=stride, TAPS=taps, DILATION=dilation)(
@@ -88,7 +89,7 @@ def test_interleaving_is_the_way_back(stride: int) -> None:
 
 
 # The other windows differ in nothing that walking back touches.
-BACK = ("margins, and windows cut short above", "stride 1")
+BACK = ("margins, and windows cut short above", "margins, and a vector longer than the row", "stride 1")
 
 
 @pytest.mark.parametrize(("name", "ties"), [(name, "first") for name in LONG] + [(name, "last") for name in BACK])
@@ -106,22 +107,36 @@ def test_long_rows(name: str, ties: Any) -> None:
     assert np.array_equal(pool.forward_with_indices(x)[1], exact.forward_with_indices(x)[1])
 
 
+@pytest.mark.parametrize("count", [False, True])
 @pytest.mark.parametrize("name", ["the last vector overlaps the one before", "margins, and windows cut short above"])
-def test_long_rows_of_means(name: str) -> None:
+def test_long_rows_of_means(name: str, count: bool) -> None:
     shape, arguments = LONG[name]
     x = np.random.default_rng(0).standard_normal(shape)
-    exact = pooling.AvgPool(**arguments, count_include_pad=False, backend="reference")
-    pool = pooling.AvgPool(**arguments, count_include_pad=False, backend="simd")
+    exact = pooling.AvgPool(**arguments, count_include_pad=count, backend="reference")
+    pool = pooling.AvgPool(**arguments, count_include_pad=count, backend="simd")
     (y, kept), (got, saved) = exact.forward(x), pool.forward(x)
     np.testing.assert_allclose(got, y, rtol=1e-13, atol=1e-13)
     dy = gradient_for(y)
     np.testing.assert_allclose(pool.backward(dy, saved), exact.backward(dy, kept), rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint64", "float64"])
-def test_long_rows_of_other_dtypes(dtype: str) -> None:
-    x = data(LONG["vectors fill the row"][0], dtype)
-    assert same_bits(pooling.max_pool(x, 2, backend="simd"), pooling.max_pool(x, 2, backend="reference"))
+@pytest.mark.parametrize("op", [pooling.MaxPool, pooling.AvgPool])
+def test_rows_with_margins_where_there_are_no_masks(op: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rowplan, "has_masks", lambda: False)
+    x = data((3, 5, 10, 96), "float32")  # a plan is made for so many planes once
+    exact, pool = (op(3, 2, 1, backend=name) for name in ("reference", "simd"))
+    (y, kept), (got, saved) = exact.forward(x), pool.forward(x)
+    dy = gradient_for(y)
+    np.testing.assert_allclose(got, y, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(pool.backward(dy, saved), exact.backward(dy, kept), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("dtype", ["int8", "uint64", "float64", "bool"])
+def test_long_rows_of_other_dtypes(dtype: str, padding: int) -> None:
+    x = data((2, 3, 8, 80), dtype)
+    simd, reference = (pooling.max_pool(x, 2, padding=padding, backend=name) for name in ("simd", "reference"))
+    assert same_bits(simd, reference)
 
 
 def test_nothing_is_read_or_written_beyond_the_arrays() -> None:

@@ -82,8 +82,6 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     left, right = w.before, max((w.out - 1) * w.stride + w.span - w.before - w.size, 0)
     outside = left > 0 or right > 0
     overlap = problem.window.n_taps > math.prod(axis.stride for axis in program.axes)
-    memory = from_memory(problem, outer, 1, dtype)
-    # Where every cell is read once, and comes from memory, copying took 0.8 of the time.
     within = outside and has_masks()
     margins = outside and not within
     left, right = in_vectors(left, w.size, right, dtype) if margins else (0, 0)
@@ -99,7 +97,7 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     d, h, _ = program.axes
     names |= {"NEW_D": min(d.stride, d.kernel), "NEW_H": min(h.stride, h.kernel)}
     # Where windows overlap, several rows ask at a time: in places apart 3x3 over 114x114 planes took 1.1 times as long.
-    turns = not outside and not overlap and memory and paged()
+    turns = not outside and not overlap and paged() and from_memory(problem, outer, 1, dtype)
     names["BY_TURNS"] = int(turns)
     careful = careful_run.over(**names, LANES=fills, OVER=0, CAREFUL=1, careful=nothing)
     kernel = forward_rows.over(**names, LANES=over, OVER=longer, CAREFUL=int(dtype.kind != "f"), careful=careful)
@@ -186,9 +184,7 @@ def planned(
         rows = np.array([[0, program.out[2], 0, program.size[2], 0, 0]], np.int64)
     room = max(copied(max(high - low, 1)) for _, _, low, high, *_ in rows.tolist())
     arguments = (*given(room), program.g, program.factors, rows, program.where)
-    if (
-        not room and not taps
-    ):  # no margins; where there are some, a band may have no cell, and a row is copied all the same
+    if not room and not taps:  # where there are margins, a band may have no cell, and a row is copied all the same
         return Plan(kernel, arguments, outer * len(rows), 0, 0)
     beyond = 8 * lanes(dtype)  # a vector longer than its row reads on
     return Plan(kernel, arguments, outer * len(rows), room + beyond, max(room, taps) + beyond)

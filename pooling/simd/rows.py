@@ -33,10 +33,7 @@ CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed
 OVER = 0  # whether a row's only vector may be longer than the row: what it writes too much, the next row overwrites
 MARGINS = 0  # whether rows are copied with margins
 WITHIN = 0  # whether what lies outside of a row is masked
-NEW_D, NEW_H = (
-    1,
-    1,
-)  # how many planes and rows of a window the one before does not have: these are asked for (`ahead.py`)
+NEW_D, NEW_H = 1, 1  # planes and rows of a window that the one before does not have: these are asked for (`ahead.py`)
 PAST = 0  # how many bytes of y are written past the caches at a time (`past.py`): whole vectors, none of which overlap
 BY_TURNS = 0  # whether x is asked for in several places, a row at a time, instead of ahead, by vectors (`ahead.py`)
 
@@ -209,7 +206,7 @@ def pool_band(
                 if BY_TURNS:
                     new = at + (1 - NEW_H if LAST else (K_H - NEW_H) * D_H) * line
                     for i in range(NEW_D):
-                        ask(x, new + (-i if LAST else i) * D_D * plane, NEW_H * line)
+                        ask(x, new + (-i if LAST else i + K_D - NEW_D) * D_D * plane, NEW_H * line)
                 pool_run(x, at, line, plane, y, q, won, t, n, first, K_D, K_H, taps, factors, f, factor)
             else:
                 pool_row(x, x0, line, plane, y, q, won, t, d, h, g, taps, factors)
@@ -237,7 +234,7 @@ def forward_rows(
         item, b = unit // len(bands), unit % len(bands)
         first, end, low, high = bands[b, 0], bands[b, 1], bands[b, 2], bands[b, 3]
         box = band_box(g, axis, first, end, low, high)
-        last = item == planes - 1 and not MARGINS
+        last = item == planes - 1 and not (MARGINS or WITHIN)
         q = item * outputs + first * out_slab
         row = low * slab // line
         s = item * cells + row * line

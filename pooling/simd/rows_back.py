@@ -1,9 +1,9 @@
 """The backward pass of `rows.py`: every cell asks for the outputs over it.
 
-Which those are depends on the cell's place within a stride alone, so what cells of one place get is added up in one
-vector, and the places' vectors are interleaved at the end. That takes a comparison per tap, but no addition waits for memory
-that another has just written, and dx is written once, in order. Sums run over the outputs in order. Outputs that a row has not
-are masked, or, without masks, rows are copied with margins, as in the forward pass.
+Which those are depends on the cell's place within a stride alone, so what cells of one place get is added up in one vector, and
+the places' vectors are interleaved at the end. That takes a comparison per tap, but no addition waits for memory that another
+has just written, and dx is written once, in order. Sums run over the outputs in order. Outputs that a row has not are masked,
+or rows are copied with margins, as in the forward pass; so they are where means differ in what divides them.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def spread_rows(
         item, b = unit // len(bands), unit % len(bands)
         first, end, low, high = bands[b, 0], bands[b, 1], bands[b, 2], bands[b, 3]
         box = band_box(g, axis, first, end, low, high)
-        last = item == planes - 1 and not MARGINS
+        last = item == planes - 1 and not (MARGINS or WITHIN)
         p = item * cells + first * slab
         if MARGINS:
             row = low * out_slab // line
