@@ -67,6 +67,14 @@ def row_taps(x: Any, at: int, place: int, size: int, edge: Any) -> Any:
     return load_taps(x, at, LANES, S_W, K_W, D_W)
 
 
+@inlined
+def new_rows(at: int, line: int, plane: int, i: int) -> int:
+    """Where the rows begin that the window before has not, in the i-th plane; ``x[at]`` is the first cell that is looked at."""
+    down = 1 - NEW_H if LAST else (K_H - NEW_H) * D_H
+    deep = -i if LAST else i + K_D - NEW_D
+    return at + down * line + deep * D_D * plane
+
+
 @kernel
 def nothing(
     x: Any, at: int, line: int, plane: int, y: Any, q: int, won: Any, t: int, n: int, first: int, n_d: int, n_h: int,
@@ -103,10 +111,9 @@ def pool_run(
                 winner = winner + load_like(taps, o, best)
         if not MARGINS:
             if not BY_TURNS:
-                new = at + (1 - NEW_H if LAST else (K_H - NEW_H) * D_H) * line + o * S_W * NEW_H
                 for i in range(NEW_D):
                     for k in range(NEW_H * S_W):
-                        fetch(x, new + (-i if LAST else i + K_D - NEW_D) * D_D * plane + k * LANES)
+                        fetch(x, new_rows(at, line, plane, i) + o * S_W * NEW_H + k * LANES)
         for i in range(n_d):
             for j in range(n_h):
                 row = at + o * S_W + sign * (i * D_D * plane + j * D_H * line)
@@ -204,9 +211,8 @@ def pool_band(
                 if not MAX:
                     factor = factors[g[FACTOR] + d] * factors[g[FIELDS + FACTOR] + h]
                 if BY_TURNS:
-                    new = at + (1 - NEW_H if LAST else (K_H - NEW_H) * D_H) * line
                     for i in range(NEW_D):
-                        ask(x, new + (-i if LAST else i + K_D - NEW_D) * D_D * plane, NEW_H * line)
+                        ask(x, new_rows(at, line, plane, i), NEW_H * line)
                 pool_run(x, at, line, plane, y, q, won, t, n, first, K_D, K_H, taps, factors, f, factor)
             else:
                 pool_row(x, x0, line, plane, y, q, won, t, d, h, g, taps, factors)
