@@ -7,6 +7,8 @@ run has kept whole tasks and knows which. The file is written atomically, one ro
 from __future__ import annotations
 
 import json
+import math
+import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +32,11 @@ NORMAL_IQR = 1.349
 Kind = Literal["backend", "peer"]
 Stage = Literal["workloads", "sizes", "threads", "kernels", "prices", "beyond"]
 BandwidthKind = Literal["read", "write", "copy"]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(ge=1e-15, le=1e15)]
+Count = Annotated[int, Field(ge=0)]
+
+DIGITS = 18
+"""Digits of the longest integer in a results file: so many bytes no machine moves."""
 
 
 class ResultsError(ValueError):
@@ -73,14 +79,14 @@ class Timing:
     contender: str
     kind: Kind
     ties: str | None
-    threads: int
+    threads: Count
     median_s: Positive
     q1_s: Positive
     q3_s: Positive
     fastest_s: Positive
-    samples: int
-    calls: int
-    bytes_moved: int
+    samples: Count
+    calls: Count
+    bytes_moved: Count
     reuses_outputs: bool
     proof: str
     row: Literal["timing"] = "timing"
@@ -213,7 +219,7 @@ class Bandwidth:
     stage: Literal["roofline", "beyond"]
     kind: BandwidthKind
     nbytes: Annotated[int, Field(gt=0)]
-    threads: int
+    threads: Count
     gb_per_s: Positive
     way: str
     workload: str = ""
@@ -229,7 +235,7 @@ class Cost:
     median_s: Positive
     q1_s: Positive
     q3_s: Positive
-    samples: int
+    samples: Count
     row: Literal["cost"] = "cost"
 
 
@@ -340,6 +346,20 @@ def _compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
+def _integer(digits: str) -> int:
+    """An integer in a file; ValueError for one that nothing in a run can count, whose float would be infinite perhaps."""
+    if len(digits.lstrip("-")) > DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits is out of range")
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is no finite number")
+    return number
+
+
 def load(path: Path) -> Results:
     """Read and check a results file.
 
@@ -351,14 +371,14 @@ def load(path: Path) -> Results:
     again = "measure again: python -m bench report --fresh"
     try:
         text = path.read_text(encoding="utf-8")
-        data = json.loads(text)
+        data = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=_finite)
     except OSError as error:
         raise ResultsError(f"{path}: {error.strerror or error}; measure first: python -m bench report") from None
     except (ValueError, RecursionError) as error:
-        raise ResultsError(f"{path} is not JSON ({error}); {again}") from None
+        raise ResultsError(f"{path} is not JSON that can hold results ({error}); {again}") from None
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema is True or schema != SCHEMA:
-        raise ResultsError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; {again}")
+        raise ResultsError(f"{path} has schema {reprlib.repr(schema)}, this version reads {SCHEMA}; {again}")
     try:
         results = _ADAPTER.validate_json(text, strict=True)
     except ValidationError as error:

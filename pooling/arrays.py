@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pooling.backend import DTYPES, Array, computed_in
-from pooling.errors import DTypeError, PoolingError
+from pooling.errors import DTypeError, PoolingError, shown
 from pooling.window import is_many
 
 
@@ -78,7 +78,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raise unless `value` is one of these words; an array, which compares cell by cell, is none."""
     if not isinstance(value, str) or value not in choices:
-        raise PoolingError(f"{name}={value!r}: it must be one of {', '.join(map(repr, choices))}")
+        raise PoolingError(f"{name}={shown(value)}: it must be one of {', '.join(map(repr, choices))}")
 
 
 def as_plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pooling.errors import DTypeError, PoolingError
+from pooling.errors import DTypeError, PoolingError, shown
 from pooling.lazy import cached_property
 from pooling.window import Window
 
@@ -149,9 +149,9 @@ def as_problem(operator: Any, shape: Any) -> Problem:
     if isinstance(operator, Problem):
         return operator
     if isinstance(operator, type) or not callable(getattr(operator, "problem", None)):
-        raise PoolingError(f"operator={operator!r} is none: pass one, such as pooling.MaxPool(2)")
+        raise PoolingError(f"operator={shown(operator)} is none: pass one, such as pooling.MaxPool(2)")
     if isinstance(shape, str) or not isinstance(shape, Iterable):
-        raise PoolingError(f"shape={shape!r}: give the input's shape, such as (64, 20, 24, 24)")
+        raise PoolingError(f"shape={shown(shape)}: give the input's shape, such as (64, 20, 24, 24)")
     problem: Problem = operator.problem(tuple(shape))
     return problem
 
@@ -161,9 +161,9 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
         if dtype is not None:  # which NumPy takes for float64
             known: np.dtype[Any] = np.dtype(dtype)
             return known
-    except (TypeError, ValueError, SyntaxError):
+    except Exception:  # NumPy's, of whatever kind, for tables, lists and words that are none
         pass
-    raise DTypeError(f"dtype={dtype!r}: NumPy knows no such dtype; give one such as 'float32' or x.dtype")
+    raise DTypeError(f"dtype={shown(dtype)}: NumPy knows no such dtype; give one such as 'float32' or x.dtype")
 
 
 def _no_limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:

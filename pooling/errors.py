@@ -1,5 +1,12 @@
 """The errors a user of the library can see, all of them a :class:`PoolingError`, which is a ``ValueError``."""
 
+from __future__ import annotations
+
+from typing import Any
+
+SHOWN = 200
+"""Characters of a value that a message shows at most."""
+
 
 class PoolingError(ValueError):
     """An argument is wrong. The message names it, its value and the remedy."""
@@ -19,3 +26,22 @@ class UnknownBackendError(PoolingError, LookupError):
 
 class GradientError(PoolingError, AssertionError):
     """A gradient is wrong; the message names the worst cell."""
+
+
+def shown(value: Any) -> str:
+    """What a message shows of a value: its repr in one line, shortened where it is long; it never fails.
+
+    Examples
+    --------
+    >>> shown((2, "x"))
+    "(2, 'x')"
+    >>> shown(10**5000)  # Python refuses to spell such numbers out
+    'an int of about 5000 digits'
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # an int of more than 4,300 digits, lists nested too deeply, or a stranger's object
+        if isinstance(value, int):
+            return f"an int of about {int(value.bit_length() * 0.30103)} digits"
+        return f"a {type(value).__name__} that can't be shown"
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 40]}... ({len(text)} characters)"

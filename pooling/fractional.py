@@ -18,7 +18,7 @@ import numpy as np
 from pooling.arrays import as_plain, as_plain_array
 from pooling.axis import regions
 from pooling.backend import Array, Kept, Problem, Ties
-from pooling.errors import PoolingError
+from pooling.errors import PoolingError, shown
 from pooling.memory import empty
 from pooling.operators import DataFormat, MaxOperator, Plan
 from pooling.rules import LISTED, entries_of
@@ -57,7 +57,7 @@ class Fractional:
         else:
             ratios = self.output_ratio if isinstance(self.output_ratio, tuple) else (self.output_ratio,) * n
             if len(ratios) != n:
-                raise PoolingError(f"output_ratio={ratios!r} has {len(ratios)} entries: give one number, or {n}")
+                raise PoolingError(f"output_ratio={shown(ratios)} has {len(ratios)} entries: give one number, or {n}")
             outs = tuple(int(cells * ratio) for cells, ratio in zip(size, ratios, strict=True))
         return list(zip(size, kernels, outs, strict=True))
 
@@ -67,8 +67,9 @@ class Fractional:
         for i, (cells, kernel, out) in enumerate(self.sizes(size)):
             if kernel + out - 1 > cells:
                 raise PoolingError(
-                    f"kernel_size={self.kernel_size!r}: {out} windows of {kernel} cells need {max(kernel + out - 1, kernel)} "
-                    f"in dimension {i}, but x has {cells} (its spatial size is {tuple(size)}): use a smaller window or output"
+                    f"kernel_size={shown(self.kernel_size)}: {out} windows of {kernel} cells need "
+                    f"{max(kernel + out - 1, kernel)} in dimension {i}, but x has {cells} "
+                    f"(its spatial size is {tuple(size)}): use a smaller window or output"
                 )
             u = samples[:, i : i + 1]
             alpha = u.dtype.type(cells - kernel) / u.dtype.type(max(out - 1, 1))
@@ -152,14 +153,16 @@ class FractionalMaxPool(MaxOperator):
     ) -> None:
         if (output_size is None) == (output_ratio is None):
             raise PoolingError(
-                f"output_size={output_size!r}, output_ratio={output_ratio!r}: give one of them, and only one"
+                f"output_size={shown(output_size)}, output_ratio={shown(output_ratio)}: give one of them, and only one"
             )
         rule = Fractional(as_plain(kernel_size), as_plain(output_size), as_plain(output_ratio))
         if output_ratio is not None:
             for ratio in rule.output_ratio if isinstance(rule.output_ratio, tuple) else (rule.output_ratio,):
                 number: Any = ratio  # as it is: a large int has no float to compare
                 if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 < number < 1:
-                    raise PoolingError(f"output_ratio={rule.output_ratio!r}: {ratio!r} is not between 0 and 1")
+                    raise PoolingError(
+                        f"output_ratio={shown(rule.output_ratio)}: {shown(ratio)} is not between 0 and 1"
+                    )
         rule.sizes((1,) * (rule.ndim or 1))  # wrong values are found here and not at the first call
         super().__init__(rule, data_format, backend, ties=ties)
         self.fractional = rule
@@ -167,7 +170,7 @@ class FractionalMaxPool(MaxOperator):
         try:
             self.rng = np.random.default_rng(rng)
         except (TypeError, ValueError):
-            raise PoolingError(f"rng={rng!r}: give a numpy.random.Generator, or a seed") from None
+            raise PoolingError(f"rng={shown(rng)}: give a numpy.random.Generator, or a seed") from None
 
     def settled(self, shape: Sequence[int]) -> FractionalMaxPool:
         """This operator with the windows that it would draw next for arrays of `shape`, and from then on no others."""

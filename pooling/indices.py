@@ -14,7 +14,7 @@ import numpy as np
 
 from pooling.arrays import as_plain, as_plain_array, check_choice
 from pooling.backend import Array, Problem
-from pooling.errors import DTypeError, PoolingError
+from pooling.errors import DTypeError, PoolingError, shown
 from pooling.taps import NOBODY, winning_taps
 from pooling.window import per_axis
 
@@ -168,7 +168,7 @@ def _planes(indices: Any, input_shape: Sequence[int], data_format: str) -> tuple
     check_choice("data_format", data_format, ("channels_first", "channels_last"))
     plain = as_plain(input_shape)
     if not isinstance(plain, tuple):
-        raise PoolingError(f"input_shape={input_shape!r}: give the shape of the array that was pooled, a tuple")
+        raise PoolingError(f"input_shape={shown(input_shape)}: give the shape of the array that was pooled, a tuple")
     shape = per_axis("input_shape", plain, len(plain), least=0)
     c = 1 if data_format == "channels_first" else len(shape) - 1
     given = as_plain_array("indices", indices).shape
@@ -186,12 +186,12 @@ def _planes(indices: Any, input_shape: Sequence[int], data_format: str) -> tuple
 
 def _check_flag(include_batch_in_index: Any) -> None:
     if not isinstance(include_batch_in_index, bool | np.bool_):
-        raise PoolingError(f"include_batch_in_index={include_batch_in_index!r}: it must be True or False")
+        raise PoolingError(f"include_batch_in_index={shown(include_batch_in_index)}: it must be True or False")
 
 
 def _order(storage_order: int) -> str:
     if not isinstance(storage_order, int | np.integer) or storage_order not in (0, 1):
-        raise PoolingError(f"storage_order={storage_order!r}: it must be 0 (row by row) or 1 (column by column)")
+        raise PoolingError(f"storage_order={shown(storage_order)}: it must be 0 (row by row) or 1 (column by column)")
     return "F" if storage_order else "C"
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from pooling.errors import PoolingError
+from pooling.errors import PoolingError, shown
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector there is."""
@@ -189,18 +189,20 @@ def set_buffer_bytes(n: int | None) -> None:
     Arrays in use stay what they are.
     """
     if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 0):
-        raise PoolingError(f"n={n!r}: it must be an int, the bytes to keep (0: none), or None for the default")
+        raise PoolingError(f"n={shown(n)}: it must be an int, the bytes to keep (0: none), or None for the default")
     _pool.set_limit(_default_limit() if n is None else n)
 
 
 def _default_limit() -> int:
     from_environment = os.environ.get("POOLING_BUFFER_BYTES")
     if from_environment:
-        if not from_environment.strip().isdigit():
+        digits = from_environment.strip()
+        if not digits.isdecimal() or len(digits) > 18:
             raise PoolingError(
-                f"POOLING_BUFFER_BYTES={from_environment!r}: it must be a number of bytes, such as 0 (keep none) or 268435456"
+                f"POOLING_BUFFER_BYTES={shown(from_environment)}: it must be a number of bytes, such as 0 (keep none) "
+                "or 268435456"
             )
-        return int(from_environment)
+        return int(digits)
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not everywhere

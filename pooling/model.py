@@ -19,27 +19,34 @@ A description is a list of layers, each with the shape of its input and the argu
     data_format = "channels_last"
     count = 3                     # how often it is called: what is called more is measured first
 
-In JSON the same names hold the same; a list alone is taken as the layers. In CSV a line is a layer, the first line has the
-names, and what is a list is written like 64x20x24x24.
+In JSON the same names hold the same; a list alone is taken as the layers. In CSV a line is a layer, and the first line has the
+names; how a list is written in a cell is told in :mod:`pooling.tables`. TOML has no null: there it is the word "none".
 """
 
 from __future__ import annotations
 
-import csv
 import inspect
-import io
 import json
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from math import isfinite
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from pooling.errors import PoolingError
+from pooling import onnx_nodes
+from pooling.arrays import as_plain
+from pooling.errors import PoolingError, shown
 from pooling.operators import Operator
+from pooling.tables import integer, rows_of, table_of
 from pooling.tune.layer import DIRECTIONS, Layer
+from pooling.window import as_int
 
 LEFT_OUT = ("backend", "rng", "random_samples")
 """Arguments that are not written: which backend is to be found out, and where windows fall by chance says nothing of speed."""
+
+NULL = "none"
+"""What TOML, which has no null, says instead."""
 
 OF_LAYER = ("shape", "dtype", "direction", "count")
 
@@ -71,26 +78,24 @@ def layer_of(data: Mapping[str, Any]) -> Layer:
     'max'
     """
     if not isinstance(data, Mapping):
-        raise PoolingError(f"{data!r} is not a layer: give a table with shape, op, kernel_size, ...")
+        raise PoolingError(f"{shown(data)} is not a layer: give a table with shape, op, kernel_size, ...")
     known = operators()
     name = data.get("op", "max")
     if not isinstance(name, str) or name not in known:
-        raise PoolingError(f"op={name!r}: there are {', '.join(known)}")
+        raise PoolingError(f"op={shown(name)}: there are {', '.join(known)}")
     arguments = [argument for argument in inspect.signature(known[name]).parameters if argument != "backend"]
     unknown = [entry for entry in data if entry not in (*OF_LAYER, "op", "name", *arguments)]
     if unknown:
         raise PoolingError(
-            f"{unknown[0]!r} is no entry of a layer: there are {', '.join((*OF_LAYER, 'op', 'name', *arguments))}"
+            f"{shown(unknown[0])} is no entry of a layer: there are {', '.join((*OF_LAYER, 'op', 'name', *arguments))}"
         )
     if "shape" not in data:
-        raise PoolingError(f"shape is missing in {dict(data)!r}")
+        raise PoolingError(f"shape is missing in {shown(dict(data))}")
     try:
         operator = known[name](**{argument: data[argument] for argument in arguments if argument in data})
     except TypeError as error:  # an argument that it needs
-        raise PoolingError(f"{name}: {error}") from None
-    count = data.get("count", 1)
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise PoolingError(f"count={count!r}: it must be a positive int")
+        raise PoolingError(f"{name}: {error}; give it as an entry of the layer") from None
+    count = as_int("count", data.get("count", 1), data.get("count", 1), least=1)
     direction = data.get("direction", DIRECTIONS[0])
     shape = data["shape"]
     layer = Layer(
@@ -105,15 +110,24 @@ def data_of(layer: Layer) -> dict[str, Any]:
     operator: Any = layer.operator
     if not isinstance(operator, Operator):
         raise PoolingError(
-            f"operator={operator!r}: only an operator, such as pooling.MaxPool(2), can be written to a file"
+            f"operator={shown(operator)}: only an operator, such as pooling.MaxPool(2), can be written to a file"
         )
-    data: dict[str, Any] = {"op": type(operator).__name__.removesuffix("Pool").lower(), "shape": list(layer.shape)}
-    data |= {"dtype": str(layer.facts().dtype), "direction": layer.direction, "count": layer.count}
+    data: dict[str, Any] = {"op": type(operator).__name__.removesuffix("Pool").lower(), "shape": _data(layer.shape)}
+    count = as_int("count", layer.count, layer.count, least=0)
+    data |= {"dtype": str(layer.facts().dtype), "direction": layer.direction, "count": max(count, 1)}
     given = vars(operator) | operator._of_problem
     for name, argument in inspect.signature(type(operator)).parameters.items():
         if name not in LEFT_OUT and given[name] != argument.default:
-            data[name] = given[name]
+            data[name] = _data(given[name])
     return data
+
+
+def _data(value: Any) -> Any:
+    """An argument as files hold it: lists, and Python's own numbers."""
+    plain = as_plain(value)
+    if isinstance(plain, tuple):
+        return [_data(entry) for entry in plain]
+    return plain if not isinstance(plain, Real) or isinstance(plain, int) else float(plain)
 
 
 def read(path: Path, batch: int | None = None) -> list[Layer]:
@@ -133,7 +147,7 @@ def read(path: Path, batch: int | None = None) -> list[Layer]:
     """
     try:
         if path.suffix == ".onnx":
-            entries: Sequence[Any] = _from_onnx(path, batch)
+            entries: Sequence[Any] = onnx_nodes.entries_of(path, batch)
             defaults: Mapping[str, Any] = {}
         else:
             entries, defaults = _entries(path.suffix, path.read_text(encoding="utf-8-sig"))
@@ -143,98 +157,75 @@ def read(path: Path, batch: int | None = None) -> list[Layer]:
     for number, entry in enumerate(entries, start=1):
         try:
             layers.append(layer_of({**defaults, **entry} if isinstance(entry, Mapping) else entry))
-        except PoolingError as error:
+        except (PoolingError, RecursionError) as error:
             raise PoolingError(f"{path}, layer {number}: {error}") from None
     if not layers:
-        raise PoolingError(f"{path} has no layers")
+        raise PoolingError(f"{path} has no layers: describe at least one")
     return layers
 
 
 def write(path: Path, layers: Sequence[Layer]) -> None:
-    """Write a description of these layers as JSON, a line for each."""
-    lines = ",\n".join(json.dumps(data_of(layer)) for layer in layers)
-    path.write_text(f'{{"layers": [\n{lines}\n]}}\n', encoding="utf-8")
+    """Write a description of these layers, as JSON with a line for each, as TOML or as a CSV table: what `path` ends in."""
+    path.write_text(_text(path.suffix, [data_of(layer) for layer in layers]), encoding="utf-8")
+
+
+def _text(suffix: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    if suffix == ".csv":
+        return table_of(rows)
+    if suffix == ".toml":
+        tables = ("".join(f"{name} = {_toml(value)}\n" for name, value in row.items()) for row in rows)
+        return "\n".join(f"[[layers]]\n{table}" for table in tables)
+    if suffix == ".json":
+        lines = ",\n".join(json.dumps(row) for row in rows)
+        return f'{{"layers": [\n{lines}\n]}}\n'
+    raise PoolingError(f"{shown(suffix)}: a description that is written ends in .toml, .json or .csv")
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML: JSON's form, but for numbers that are not finite, and null."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if value is None:
+        return f'"{NULL}"'
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
+    return json.dumps(value)
 
 
 def _entries(suffix: str, text: str) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """The layers' entries in a file's text, and those that hold for all of them."""
     if suffix == ".csv":
-        rows = csv.DictReader(io.StringIO(text), skipinitialspace=True, strict=True)
-        return [{k: _cell(k, v) for k, v in row.items() if v not in ("", None)} for row in rows], {}
+        return rows_of(text), {}
     if suffix == ".toml":
         import tomllib
 
-        data: Any = tomllib.loads(text)
+        data: Any = _with_null(tomllib.loads(text))
     elif suffix == ".json":
-        data = json.loads(text)
+        data = json.loads(text, parse_int=integer, object_pairs_hook=_each_once)
     else:
-        raise PoolingError(f"{suffix or 'no suffix'!r}: a description ends in .toml, .json, .csv or .onnx")
+        raise PoolingError(f"{shown(suffix)}: a description ends in .toml, .json, .csv or .onnx; rename it")
     if isinstance(data, list):
         data = {"layers": data}
     if not isinstance(data, dict) or not isinstance(data.get("layers"), list) or set(data) - {"layers", "defaults"}:
-        raise PoolingError("it has to hold a list `layers`, and may hold a table `defaults`")
+        raise PoolingError("it has to hold a list `layers`, and may hold a table `defaults`, and nothing else")
     defaults = data.get("defaults", {})
     if not isinstance(defaults, dict):
-        raise PoolingError("`defaults` has to be a table")
+        raise PoolingError(f'defaults={shown(defaults)}: it has to be a table, such as {{"dtype": "float32"}}')
     return data["layers"], defaults
 
 
-def _cell(name: str | None, text: str) -> Any:
-    """A cell of a table: a number, a list such as 3x3, true or false, or a word."""
-    if name is None:
-        raise PoolingError(f"{text!r} is in a column without a name")
-    parts = text.lower().split("x")
-    if all(part.strip().lstrip("-").isdigit() for part in parts):
-        numbers = [int(part) for part in parts]
-        return numbers if len(numbers) > 1 or name == "shape" else numbers[0]
-    return {"true": True, "false": False}.get(text.lower(), text)
+def _with_null(value: Any) -> Any:
+    """A document of TOML, with None for the word that stands for it."""
+    if isinstance(value, dict):
+        return {name: _with_null(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_with_null(entry) for entry in value]
+    return None if value == NULL else value
 
 
-def _from_onnx(path: Path, batch: int | None) -> list[dict[str, Any]]:
-    """The pooling nodes of an ONNX model, for inference."""
-    try:
-        import onnx
-    except ImportError:
-        raise PoolingError(
-            "reading ONNX models needs the package onnx: install it, or describe the layers in TOML"
-        ) from None
-    try:
-        graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False)).graph
-    except OSError:
-        raise
-    except Exception as error:  # of protobuf, by whichever implementation is there
-        raise PoolingError(f"it is not an ONNX model ({type(error).__name__})") from None
-    types = {value.name: value.type.tensor_type for value in (*graph.input, *graph.value_info)}
-    entries = []
-    for node in graph.node:
-        if node.op_type not in ("MaxPool", "AveragePool"):
-            continue
-        given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        kind = types.get(node.input[0])
-        sizes = [] if kind is None else [d.dim_value for d in kind.shape.dim]
-        if sizes and not sizes[0] and batch:
-            sizes[0] = batch
-        if kind is None or not sizes or not all(sizes):
-            raise PoolingError(
-                f"the input of {node.name or node.op_type} has no fixed shape: pass --batch, or fix the model's input"
-            )
-        pads, n = given.get("pads"), len(given["kernel_shape"])
-        automatic = given.get("auto_pad", b"NOTSET").decode().lower()
-        entry = {
-            "op": "max" if node.op_type == "MaxPool" else "avg",
-            "shape": sizes,
-            "dtype": str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)),
-            "kernel_size": tuple(given["kernel_shape"]),
-            "stride": tuple(given.get("strides", (1,) * n)),
-            "padding": automatic
-            if automatic != "notset"
-            else tuple(zip(pads[:n], pads[n:], strict=True))
-            if pads
-            else 0,
-            "dilation": tuple(given.get("dilations", (1,) * n)),
-            "ceil_mode": bool(given.get("ceil_mode", 0)),
-            "direction": "inference",
-        }
-        if node.op_type == "AveragePool":
-            entry["count_include_pad"] = bool(given.get("count_include_pad", 0))
-        entries.append(entry)
-    return entries
+def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        raise PoolingError(f"a table has the entry {shown(twice[0])} twice: leave one out")
+    return dict(pairs)

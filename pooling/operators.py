@@ -23,7 +23,7 @@ import numpy as np
 from pooling.arrays import as_array, check_choice, check_out, in_order, shaped, widened
 from pooling.backend import TIES, Array, Kept, Op, Pass, Problem, Ties, computed_in
 from pooling.backends import backend
-from pooling.errors import DTypeError, PoolingError, UnsupportedError
+from pooling.errors import DTypeError, PoolingError, UnsupportedError, shown
 from pooling.forks import prepares
 from pooling.indices import flat_indices
 from pooling.memory import empty
@@ -134,8 +134,8 @@ class Operator:
         """Layout and backend may be changed; what the rule was made of can't be any more."""
         if "_plans" in vars(self) and (name in vars(self.rule) or name in self._of_problem):
             raise AttributeError(
-                f"{name}={value!r}: the window of an operator can't be changed; make another one: "
-                f"{type(self).__name__}(..., {name}={value!r})"
+                f"{name}={shown(value)}: the window of an operator can't be changed; make another one: "
+                f"{type(self).__name__}(..., {name}={shown(value)})"
             )
         if name == "data_format":
             check_choice(name, value, DATA_FORMATS)
@@ -316,7 +316,7 @@ class Operator:
             )
         if self.backend not in ("auto", plan.backend):
             raise PoolingError(
-                f"saved comes from backend={plan.backend!r}, but this operator has backend={self.backend!r}: "
+                f"saved comes from backend={shown(plan.backend)}, but this operator has backend={shown(self.backend)}: "
                 "call backward of the operator whose forward gave it"
             )
         if computed_in(plan.dtype).kind != "f":

@@ -14,7 +14,7 @@ import numpy as np
 
 from pooling.arrays import as_plain
 from pooling.axis import regions
-from pooling.errors import PoolingError
+from pooling.errors import PoolingError, shown
 from pooling.window import LARGEST, IntOrSeq, Padding, Window, as_int, check_not_empty
 
 LISTED = 1 << 24
@@ -50,7 +50,7 @@ def entries_of(name: str, value: Any) -> int | None:
     if not isinstance(value, tuple):
         return None
     if not value:
-        raise PoolingError(f"{name}={value!r} has no entry: give one per spatial dimension")
+        raise PoolingError(f"{name}={shown(value)} has no entry: give one per spatial dimension")
     return len(value)
 
 
@@ -73,7 +73,7 @@ class Sliding:
     ) -> Sliding:
         """The rule of these arguments, if they make sense: wrong ones are found here and not at the first call."""
         if not isinstance(ceil_mode, bool | np.bool_):
-            raise PoolingError(f"ceil_mode={ceil_mode!r}: it must be True or False")
+            raise PoolingError(f"ceil_mode={shown(ceil_mode)}: it must be True or False")
         rule = cls(as_plain(kernel_size), as_plain(stride), as_plain(padding), as_plain(dilation), bool(ceil_mode))
         names = ("kernel_size", "stride", "padding", "dilation")
         counts = (entries_of(name, getattr(rule, name)) for name in names)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pooling.backend import Ties
-from pooling.errors import PoolingError
+from pooling.errors import PoolingError, shown
 from pooling.operators import DataFormat, MaxOperator, Operator
 from pooling.rules import Sliding
 from pooling.window import LARGEST, IntOrSeq, Padding, as_int
@@ -177,18 +177,18 @@ class LpPool(Operator):
 
 def as_bool(name: str, value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
-        raise PoolingError(f"{name}={value!r}: it must be True or False")
+        raise PoolingError(f"{name}={shown(value)}: it must be True or False")
     return bool(value)
 
 
 def as_power(p: Any) -> float:
     """`p` as a float above 0."""
     if isinstance(p, bool | np.bool_) or not isinstance(p, Real):
-        raise PoolingError(f"p={p!r}: it must be a number above 0, or math.inf")
+        raise PoolingError(f"p={shown(p)}: it must be a number above 0, or math.inf")
     try:
         power = float(p)
     except OverflowError:
         raise PoolingError("p is an int above the largest float; math.inf gives the largest magnitude") from None
     if not power > 0:
-        raise PoolingError(f"p={p!r}: a norm has a power above 0; math.inf gives the largest magnitude")
+        raise PoolingError(f"p={shown(p)}: a norm has a power above 0; math.inf gives the largest magnitude")
     return power

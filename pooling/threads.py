@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling.errors import PoolingError
+from pooling.errors import PoolingError, shown
 
 Array = NDArray[Any]
 Work = Callable[[int, int], None]
@@ -154,11 +154,12 @@ def get_num_threads() -> int:
         return _threads
     from_environment = os.environ.get("POOLING_NUM_THREADS")
     if from_environment:
-        if not from_environment.strip().isdigit() or not 1 <= int(from_environment) <= MOST_THREADS:
+        digits = from_environment.strip()
+        if not digits.isdecimal() or len(digits) > 9 or not 1 <= int(digits) <= MOST_THREADS:
             raise PoolingError(
-                f"POOLING_NUM_THREADS={from_environment!r}: it must be an integer from 1 to {MOST_THREADS}"
+                f"POOLING_NUM_THREADS={shown(from_environment)}: it must be an integer from 1 to {MOST_THREADS}"
             )
-        return int(from_environment)
+        return int(digits)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -174,7 +175,7 @@ def set_num_threads(n: int | np.integer[Any] | None) -> None:
     global _threads, _crew
     if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= MOST_THREADS):
         raise PoolingError(
-            f"n={n!r}: the number of threads must be an int from 1 to {MOST_THREADS}, or None for the default"
+            f"n={shown(n)}: the number of threads must be an int from 1 to {MOST_THREADS}, or None for the default"
         )
     with _lock:
         _threads = None if n is None else int(n)

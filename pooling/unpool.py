@@ -11,7 +11,7 @@ import numpy as np
 
 from pooling.arrays import as_array, as_plain, check_choice, check_out
 from pooling.backend import Array, computed_in
-from pooling.errors import DTypeError, PoolingError
+from pooling.errors import DTypeError, PoolingError, shown
 from pooling.indices import as_indices
 from pooling.memory import empty
 from pooling.operators import DATA_FORMATS, DataFormat
@@ -93,7 +93,7 @@ class MaxUnpool:
         trailing = int(self.data_format == "channels_last")
         wanted = None if output_size is None else as_plain(output_size)
         if wanted is not None and not isinstance(wanted, tuple):
-            raise PoolingError(f"output_size={output_size!r}: give a tuple, one entry per spatial dimension")
+            raise PoolingError(f"output_size={shown(output_size)}: give a tuple, one entry per spatial dimension")
         n = len(shape) - 2
         if isinstance(self.kernel_size, tuple):
             n = len(self.kernel_size)
@@ -102,13 +102,15 @@ class MaxUnpool:
         first = len(shape) - n - trailing
         if n < 1 or first < 0:
             raise PoolingError(
-                f"y has {len(shape)} dimensions, which does not go with {self!r}, output_size={output_size!r}"
+                f"y has {len(shape)} dimensions, which does not go with {self!r}, output_size={shown(output_size)}"
             )
         if wanted is not None and len(wanted) == len(shape) > n:  # all of the shape, as PyTorch allows
             wanted = wanted[first : first + n]
         if wanted is not None:
             if len(wanted) != n:
-                raise PoolingError(f"output_size={output_size!r} has {len(wanted)} entries: give {n} or {len(shape)}")
+                raise PoolingError(
+                    f"output_size={shown(output_size)} has {len(wanted)} entries: give {n} or {len(shape)}"
+                )
             wanted = tuple(as_int("output_size", entry, output_size, least=1) for entry in wanted)
         if self.kernel_size is None:
             if wanted is None:
@@ -119,12 +121,12 @@ class MaxUnpool:
                 wanted = tuple(size for size, _ in default)
                 if min(wanted) < 1:
                     raise PoolingError(
-                        f"padding={self.padding!r} leaves a size of {wanted}: give less, or an output_size"
+                        f"padding={shown(self.padding)} leaves a size of {wanted}: give less, or an output_size"
                     )
             for i, ((size, stride), entry) in enumerate(zip(default, wanted, strict=True)):
                 if not size - stride < entry < size + stride:
                     raise PoolingError(
-                        f"output_size={output_size!r}: {entry} in dimension {i} is no size that {self!r} pools to "
+                        f"output_size={shown(output_size)}: {entry} in dimension {i} is no size that {self!r} pools to "
                         f"{shape[first + i]}; it must be from {max(size - stride + 1, 1)} to {size + stride - 1}"
                     )
         return (*shape[:first], *wanted, *shape[first + n :]), first, n

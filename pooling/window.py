@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from pooling.axis import Axis, Regions
-from pooling.errors import PoolingError
+from pooling.errors import PoolingError, shown
 from pooling.lazy import cached_property
 
 LARGEST = 1 << 40
@@ -172,7 +172,7 @@ def per_axis(name: str, value: IntOrSeq, n: int, least: int) -> tuple[int, ...]:
     entries = tuple(value) if is_many(value) else (value,) * n
     if len(entries) != n:
         raise PoolingError(
-            f"{name}={value!r} has {len(entries)} entries: give one int, or {n} (one per spatial dimension)"
+            f"{name}={shown(value)} has {len(entries)} entries: give one int, or {n} (one per spatial dimension)"
         )
     return tuple(as_int(name, entry, value, least) for entry in entries)
 
@@ -183,11 +183,11 @@ def as_int(name: str, entry: Any, value: Any, least: int, most: int = LARGEST) -
             raise TypeError
         number = operator.index(entry)
     except TypeError:
-        raise PoolingError(f"{name}={value!r}: {entry!r} is not an int") from None
+        raise PoolingError(f"{name}={shown(value)}: {shown(entry)} is not an int") from None
     if number < least:
-        raise PoolingError(f"{name}={value!r}: {number} is too small, it must be at least {least}")
+        raise PoolingError(f"{name}={shown(value)}: {shown(number)} is too small, it must be at least {least}")
     if number > most:
-        raise PoolingError(f"{name}={value!r}: {number} is too large, it must be at most {most}")
+        raise PoolingError(f"{name}={shown(value)}: {shown(number)} is too large, it must be at most {most}")
     return number
 
 
@@ -201,7 +201,7 @@ def _pads(
     n = len(sizes)
     if isinstance(padding, str):
         if padding not in AUTO_PADDING:
-            raise PoolingError(f"padding={padding!r}: as a word it is one of {', '.join(map(repr, AUTO_PADDING))}")
+            raise PoolingError(f"padding={shown(padding)}: as a word it is one of {', '.join(map(repr, AUTO_PADDING))}")
         if padding == "valid":
             return [(0, 0)] * n
         pads = []
@@ -213,19 +213,19 @@ def _pads(
     entries: Sequence[Any] = padding if is_many(padding) else (padding,) * n
     if len(entries) != n:
         raise PoolingError(
-            f"padding={padding!r} has {len(entries)} entries: give an int, or {n} ints or (before, after) pairs, "
+            f"padding={shown(padding)} has {len(entries)} entries: give an int, or {n} ints or (before, after) pairs, "
             "one per spatial dimension"
         )
     pads = []
     for entry, k, d in zip(entries, kernels, dilations, strict=True):
         pair = tuple(entry) if is_many(entry) else (entry, entry)
         if len(pair) != 2:
-            raise PoolingError(f"padding={padding!r}: {entry!r} is not an int or a (before, after) pair")
+            raise PoolingError(f"padding={shown(padding)}: {shown(entry)} is not an int or a (before, after) pair")
         before, after = (as_int("padding", p, padding, least=0) for p in pair)
         limit = d * (k - 1)
         if max(before, after) > limit:
             raise PoolingError(
-                f"padding={padding!r}: {max(before, after)} is too large for kernel_size {k} with dilation {d}: a window "
+                f"padding={shown(padding)}: {max(before, after)} is too large for kernel_size {k} with dilation {d}: a window "
                 f"would lie in the padding alone; use at most {limit}"
             )
         pads.append((before, after))

@@ -159,7 +159,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "uneven": ({"random_samples": [[0.5], [0.5, 0.5]]}, r"random_samples is no array"),
     "ratio too large": (
         {"output_size": None, "output_ratio": 10**400},
-        r"output_ratio=10+: 10+ is not between 0 and 1",
+        r"output_ratio=10+\.\.\. \(401 characters\): 10+\.\.\. .* is not between 0 and 1",
     ),
     "rng": ({"rng": "random"}, r"rng='random': give a numpy\.random\.Generator, or a seed"),
     "ties": ({"ties": "any"}, r"ties='any': it must be one of"),

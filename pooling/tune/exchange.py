@@ -108,10 +108,7 @@ def merge(paths: Sequence[Path], into: Path | None = None) -> int:
     _may_write()
     found = Wisdom()
     for path in paths:
-        wisdom, unsound = contents(path)
-        for key, reason in unsound.items():
-            raise PoolingError(f"{path}: {key}: {reason}; nothing was merged")
-        found.add(wisdom)
+        found.add(_all_sound(path))
     if into is None:
         if not store.change(lambda known: known.add(found)):
             raise PoolingError("the store can't be written: name a file with --into")
@@ -119,11 +116,21 @@ def merge(paths: Sequence[Path], into: Path | None = None) -> int:
     try:
         with locked(into):
             if into.exists():
-                found.add(contents(into)[0])
+                found.add(_all_sound(into))
             write(into, to_text(found))
     except OSError as error:
         raise PoolingError(f"{into} can't be written: {error.strerror or error}") from None
     return found.count
+
+
+def _all_sound(path: Path) -> Wisdom:
+    """What a file holds; PoolingError where a part of it would be lost."""
+    wisdom, unsound = contents(path)
+    for key, reason in unsound.items():
+        raise PoolingError(
+            f"{path}: {key}: {reason}; nothing was merged: remove that record, or take the others by `pooling wisdom import`"
+        )
+    return wisdom
 
 
 def forget(wanted: Callable[[str, str, Record], bool]) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from pooling.backend import Describes, Problem, as_dtype, as_problem, computed_in
-from pooling.errors import PoolingError
+from pooling.errors import PoolingError, shown
 from pooling.lazy import cached_property
 from pooling.threads import get_num_threads
 from pooling.window import as_int
@@ -26,6 +26,9 @@ from pooling.window import as_int
 Direction = Literal["training", "inference"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 """A forward pass that keeps what backward needs, with that backward pass; or a forward pass alone."""
+
+MOST_BYTES = 1 << 63
+"""Bytes of an array that any machine can address; with more of them, expected times would leave the floats."""
 
 LONG = 40
 """Characters beyond which an argument is not spelled out in a key."""
@@ -134,11 +137,13 @@ def facts(
         An argument is wrong, or the operator can't be applied to such arrays.
     """
     if not isinstance(direction, str) or direction not in DIRECTIONS:
-        raise PoolingError(f"direction={direction!r}: it must be one of {', '.join(map(repr, DIRECTIONS))}")
+        raise PoolingError(f"direction={shown(direction)}: it must be one of {', '.join(map(repr, DIRECTIONS))}")
     if isinstance(shape, str) or not isinstance(shape, Sequence):
-        raise PoolingError(f"shape={shape!r}: give the input's shape, such as (64, 20, 24, 24)")
+        raise PoolingError(f"shape={shown(shape)}: give the input's shape, such as (64, 20, 24, 24)")
     sizes = tuple(as_int("shape", size, shape, least=0) for size in shape)
     element = computed_in(as_dtype(dtype)).newbyteorder("=")
+    if math.prod(sizes) * element.itemsize >= MOST_BYTES:
+        raise PoolingError(f"shape={shown(shape)}: no memory holds an array of so many bytes; give a smaller shape")
     threads = get_num_threads() if threads is None else as_int("threads", threads, threads, least=1)
     problem = as_problem(operator, sizes)
     if isinstance(operator, Problem):

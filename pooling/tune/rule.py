@@ -9,6 +9,7 @@ over such cells. The prices of each backend, for each op, direction, layout and 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -42,15 +43,39 @@ TERMS = (
 
 @cache
 def rule() -> dict[str, Any]:
-    """The prices by case, and the number of bytes from which on each backend splits its work; no prices without the file."""
+    """The prices by case, and the number of bytes from which on each backend splits its work; no prices without the file.
+
+    What is not sound in the file is left out, as if it were not there.
+    """
     import json
 
     try:
         with open(PATH, encoding="utf-8") as file:
             found = json.load(file)
-        return {part: dict(found[part]) for part in ("prices", "splits", "floors")}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"prices": {}, "splits": {}, "floors": {}}
+    except (OSError, ValueError, RecursionError):
+        found = {}
+    parts = {part: _part(found, part) for part in ("prices", "splits", "floors")}
+    prices = {case: given for case, given in parts["prices"].items() if _are_prices(given)}
+    numbers = {part: {b: n for b, n in parts[part].items() if _is_price(n)} for part in ("splits", "floors")}
+    return {"prices": prices, **numbers}
+
+
+def _part(found: Any, name: str) -> dict[str, Any]:
+    part = found.get(name) if isinstance(found, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
+def _are_prices(given: Any) -> bool:
+    return isinstance(given, list) and len(given) == len(TERMS) and all(map(_is_price, given))
+
+
+def _is_price(given: Any) -> bool:
+    if type(given) not in (int, float):
+        return False
+    try:
+        return given >= 0 and math.isfinite(given)
+    except OverflowError:  # an int above the largest float
+        return False
 
 
 def cases(facts: Facts, backend: str) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 The file is read once, when a choice is first asked for. It is written under a lock, merged with what others have written
 meanwhile, as a whole and under another name first, so that whoever reads it, or is killed while writing, never leaves
-or finds half a file. A file that can't be understood is set aside and replaced, with a warning. Where nothing can be written,
-what is found is remembered in memory until the process ends. Nothing here ever fails a call that pools.
+or finds half a file. A file in which something is not sound is set aside, with a warning, and a new one is begun with
+the rest. Where nothing can be written, what is found is remembered in memory until the process ends. Nothing here ever
+fails a call that pools.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from pooling.tune.layer import Facts
 from pooling.tune.machine import machine, name_of
-from pooling.tune.wisdom import Record, Records, Wisdom, WisdomError, from_text, raw, to_text
+from pooling.tune.wisdom import Record, Records, Wisdom, WisdomError, from_text, raw, sift, to_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,8 +190,7 @@ class Store:
             return Wisdom()
         except WisdomError as error:
             if have_lock:
-                self._set_aside(path, str(error))
-                return instead or Wisdom()
+                return self._set_aside(path, str(error), instead or Wisdom())
             if frozen() or not self._again_with_lock(path):
                 warn(f"{path} is left alone: {error}")
         except OSError as error:
@@ -208,16 +208,21 @@ class Store:
             return False
         return True
 
-    def _set_aside(self, path: Path, reason: str) -> None:
+    def _set_aside(self, path: Path, reason: str, known: Wisdom) -> Wisdom:
+        """Rename a damaged file, and begin a new one with what is sound in it, of all machines; that and what is known."""
         number, aside = 1, path.with_name(f"{path.name}.aside")
         while aside.exists():
             number, aside = number + 1, path.with_name(f"{path.name}.aside-{number + 1}")
         os.replace(path, aside)
         told = f"{path} can't be used: {reason}. It is now {aside.name}, and a new one is begun"
-        with contextlib.suppress(OSError, WisdomError):
-            raw(text_of(aside))  # else there is nothing to be taken from it
-            told += f"; `pooling wisdom import {aside}` takes what is sound in it"
+        sound = Wisdom()
+        with contextlib.suppress(OSError, WisdomError):  # of what is no wisdom at all
+            sound, _ = sift(text_of(aside))
+            write(path, to_text(sound))
+            told += f" with the {sound.count} records in it that are sound"
         warn(told)
+        sound.add(known)
+        return sound
 
 
 def here() -> str:
@@ -235,7 +240,7 @@ def text_of(path: Path | str) -> str:
             raise WisdomError(f"it has {facts.st_size} bytes, more than {LARGEST}")
         with open(file.number, "rb", closefd=False) as stream:
             try:
-                return stream.read().decode()
+                return stream.read().decode("utf-8-sig")  # editors may put a mark before it
             except UnicodeDecodeError:
                 raise WisdomError("it is not text") from None
 

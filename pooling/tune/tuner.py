@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any
 
 from pooling.backends import REGISTRY
-from pooling.errors import PoolingError
+from pooling.errors import PoolingError, shown
 from pooling.threads import get_num_threads, set_num_threads
 from pooling.tune import rule
 from pooling.tune.candidates import sort_out, source_of
@@ -112,12 +112,12 @@ def tune(
     if frozen():
         raise PoolingError("POOLING_FROZEN is set, so nothing may be measured or written: unset it to tune")
     if isinstance(budget_s, bool) or not isinstance(budget_s, Real) or not budget_s > 0:
-        raise PoolingError(f"budget_s={budget_s!r}: it must be a positive number of seconds")
+        raise PoolingError(f"budget_s={shown(budget_s)}: it must be a positive number of seconds")
     if threads is not None:
         threads = as_int("threads", threads, threads, least=1)
     if isinstance(workloads, Layer) or not isinstance(workloads, Iterable):
         raise PoolingError(
-            f"workloads={workloads!r}: give a list of layers, such as [pooling.Layer(shape, dtype, operator)]"
+            f"workloads={shown(workloads)}: give a list of layers, such as [pooling.Layer(shape, dtype, operator)]"
         )
     clock = Clock(float(min(budget_s, LONGEST_S)))
     todo = _by_weight([layer for one in workloads for layer in as_layers(one)], threads)
@@ -148,7 +148,7 @@ def as_layers(value: Any) -> Sequence[Layer]:
         return list(value.layers())
     except AttributeError:
         raise PoolingError(
-            f"workloads holds {value!r}: give pooling.Layer(shape, dtype, operator), or such a tuple"
+            f"workloads holds {shown(value)}: give pooling.Layer(shape, dtype, operator), or such a tuple"
         ) from None
 
 

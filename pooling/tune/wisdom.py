@@ -12,11 +12,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from pooling.errors import PoolingError
+from pooling.errors import PoolingError, shown
 
 PROGRAM = "pooling wisdom"
 SCHEMA = 1
 """Raised whenever records of the old kind could be misread."""
+
+LEAST_US, MOST_US = 1e-6, 1e15
+"""Microseconds that a call may have taken: a thousandth of the least that is measured, and thirty years."""
+
+MOST_SAMPLES = 1 << 53
+
+DIGITS = 18
+"""Digits of an integer that is read as one: whatever is longer is refused in any case, and Python spells out 4,300 at most."""
 
 MARGIN = 1.05
 """How many times as fast as the rule's choice another backend has to be: less may be chance, and chance changes its mind."""
@@ -197,7 +205,7 @@ def sift(text: str) -> tuple[Wisdom, dict[str, str]]:
         for key, value in of_machine.items():
             try:
                 if name not in wisdom.machines:
-                    raise WisdomError(f"nothing is said of its machine {name}")
+                    raise WisdomError(f"nothing is said of its machine {shown(name)}")
                 wisdom.records.setdefault(name, {})[key] = _record(value)
             except WisdomError as error:
                 refused[key] = str(error)
@@ -209,17 +217,22 @@ def raw(text: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     import json
 
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise WisdomError(f"it is not JSON ({error})") from None
     if not isinstance(data, dict) or data.get("program") != PROGRAM:
         raise WisdomError("it is not the wisdom of this library")
     if data.get("schema") != SCHEMA or isinstance(data.get("schema"), bool):
-        raise WisdomError(f"its schema is {data.get('schema')!r}, this version of the library reads {SCHEMA}")
+        raise WisdomError(f"its schema is {shown(data.get('schema'))}, this version of the library reads {SCHEMA}")
     machines, records = data.get("machines", {}), data.get("records", {})
     if not _table(machines, dict) or not _table(records, dict):
         raise WisdomError("machines or records are not tables")
     return machines, records
+
+
+def _integer(digits: str) -> float:
+    """An integer in a file; one that is too long for anything here as a float, infinite perhaps."""
+    return int(digits) if len(digits) <= DIGITS else float(digits)
 
 
 def _table(value: Any, entry: type) -> bool:
@@ -235,19 +248,26 @@ def _record(value: Any) -> Record:
         raise WisdomError("candidates is a table of tables")
     candidates = {name: _measured(name, one) for name, one in value["candidates"].items()}
     if value["choice"] not in candidates or candidates[value["choice"]].median_us is None:
-        raise WisdomError(f"its choice {value['choice']!r} has no time")
+        raise WisdomError(f"its choice {shown(value['choice'])} has no time")
     return Record(value["choice"], value["layer"], candidates)
 
 
 def _measured(name: str, value: dict[str, Any]) -> Measured:
     known = {f.name for f in fields(Measured)}
     if not {"source", "measured"} <= set(value) <= known:
-        raise WisdomError(f"{name} has the entries {', '.join(value) or 'none'}")
+        raise WisdomError(f"{shown(name)} has the entries {shown(list(value))}")
     for what, entry in value.items():
-        number = isinstance(entry, int | float) and not isinstance(entry, bool)
-        wants_text = what in ("source", "measured", "note")
-        if not (isinstance(entry, str) if wants_text else number and math.isfinite(entry) and entry > 0):
-            raise WisdomError(f"{name}: {what} is {entry!r}")
+        if not _sound(what, entry):
+            raise WisdomError(f"{shown(name)}: {what} is {shown(entry)}")
     if ("median_us" in value) != ("low_us" in value) or ("median_us" in value) != ("high_us" in value):
-        raise WisdomError(f"{name} has some of its times, but not all")
+        raise WisdomError(f"{shown(name)} has some of its times, but not all")
     return Measured(**value)
+
+
+def _sound(what: str, entry: Any) -> bool:
+    """Whether an entry of a candidate can be what its name says."""
+    if what in ("source", "measured", "note"):
+        return isinstance(entry, str)
+    if what == "samples":
+        return type(entry) is int and 1 <= entry <= MOST_SAMPLES
+    return type(entry) in (int, float) and LEAST_US <= entry <= MOST_US  # NaN is not
