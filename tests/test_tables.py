@@ -68,7 +68,7 @@ WINDOW = {"stride": for_both(SMALL), "padding": st.one_of(for_both(st.integers(0
 WINDOW["padding"] |= st.lists(st.one_of(PAIR, st.integers(0, 1)), min_size=2, max_size=2)
 WINDOW["padding"] |= st.sampled_from(["valid", "same_upper"])
 OF_ALL: dict[str, Any] = {
-    "shape": st.lists(st.integers(6, 9), min_size=4, max_size=4),
+    "shape": st.lists(st.integers(7, 9), min_size=4, max_size=4),
     "dtype": st.sampled_from(["float32", "float64"]),
     "direction": st.sampled_from(["training", "inference"]),
     "count": st.integers(1, 1 << 40),

@@ -283,9 +283,9 @@ def test_each_thread_has_its_part_and_helps_with_the_others() -> None:
 def test_variables_that_are_no_numbers_are_named(n: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """``"²".isdigit()`` is true, and Python reads no integer of 5,000 digits."""
     monkeypatch.setenv("POOLING_NUM_THREADS", n)
-    with pytest.raises(pooling.PoolingError, match="POOLING_NUM_THREADS=.*it must be an integer from 1"):
+    with pytest.raises(pooling.PoolingError, match=r"POOLING_NUM_THREADS=.*it must be an integer from 1"):
         pooling.get_num_threads()
     if n != "0":
         monkeypatch.setenv("POOLING_BUFFER_BYTES", n)
-        with pytest.raises(pooling.PoolingError, match="POOLING_BUFFER_BYTES=.*it must be a number of bytes"):
+        with pytest.raises(pooling.PoolingError, match=r"POOLING_BUFFER_BYTES=.*it must be a number of bytes"):
             pooling.set_buffer_bytes(None)
