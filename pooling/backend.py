@@ -9,7 +9,8 @@ of a backend each live in one place above them (`operators.py`), and no backend 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from importlib import import_module
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -206,6 +207,12 @@ class Backend:
     compiled: bool = False
     reference_only: bool = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A backend of the registry is copied, and pickled, as its name: in another process it is the one that is there."""
+        if _registry().get(self.name) is self:
+            return _registered, (self.name,)
+        return Backend, tuple(getattr(self, field.name) for field in fields(self))
+
     def why_not(self, shape: Sequence[int], dtype: DTypeLike, operator: Describes | Problem) -> str | None:
         """The reason why this backend can't do `operator` on arrays of `shape` and `dtype`, or None when it can.
 
@@ -224,3 +231,13 @@ class Backend:
         if problem.op == "max" and problem.ties not in self.ties:
             return f"its backward has no ties={problem.ties!r}, only {', '.join(self.ties)}"
         return self.limits(problem, dtype)
+
+
+def _registry() -> Mapping[str, Backend]:
+    """The registry, which rests on this module: so it is imported when it is asked for."""
+    registry: Mapping[str, Backend] = import_module("pooling.backends").REGISTRY
+    return registry
+
+
+def _registered(name: str) -> Backend:
+    return _registry()[name]

@@ -181,6 +181,13 @@ class FractionalMaxPool(MaxOperator):
         other.random_samples = copy.deepcopy(self.rng).random((math.prod(shape) // math.prod(size), len(size)))
         return other
 
+    def _identity(self) -> tuple[Any, ...]:
+        """With where the windows fall: the samples, or where they will be drawn from."""
+        samples = self.random_samples
+        if samples is None:
+            return *super()._identity(), repr(self.rng.bit_generator.state)
+        return *super()._identity(), samples.shape, samples.dtype, samples.tobytes()
+
     def problem(self, shape: Sequence[int]) -> Problem:
         return replace(super().problem(shape), drawn=True)
 

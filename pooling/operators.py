@@ -59,7 +59,7 @@ class Plan:
     key: tuple[Any, ...]
 
 
-@dataclass(slots=True)  # not frozen, which takes three times as long to make
+@dataclass(slots=True, eq=False)  # not frozen, which takes three times as long to make
 class Saved:
     """What a backward pass needs of its forward pass: to be handed on, not changed."""
 
@@ -146,6 +146,19 @@ class Operator:
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles, without plans: another machine, or other arguments, may ask for others."""
         return vars(self) | {"_plans": {}}
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other does the same: one of its kind, with the same arguments. So is its copy, in any process."""
+        if not isinstance(other, Operator):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        """Of what can't be changed."""
+        return hash((type(self), self.rule))
+
+    def _identity(self) -> tuple[Any, ...]:
+        return type(self), self.rule, self._of_problem, self.data_format, self.backend
 
     def __repr__(self) -> str:
         """The call that makes this operator, without the arguments that are left at their defaults."""

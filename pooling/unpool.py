@@ -19,7 +19,7 @@ from pooling.rules import entries_of
 from pooling.window import IntOrSeq, as_int, per_axis
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Unpooled:
     """What the backward pass of an unpooling needs: the shapes, and for each value its place in the flattened result."""
 
@@ -72,6 +72,13 @@ class MaxUnpool:
         self.data_format = data_format
         names = ("kernel_size", "stride", "padding")
         self._window(next(filter(None, (entries_of(name, getattr(self, name)) for name in names)), 1))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other does the same: one with equal arguments, in any process."""
+        return vars(self) == vars(other) if isinstance(other, MaxUnpool) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(MaxUnpool)  # the arguments may be changed
 
     def __repr__(self) -> str:
         names = ("kernel_size", "stride", "padding", "data_format")

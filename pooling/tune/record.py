@@ -16,7 +16,11 @@ _recordings: tuple[Recording, ...] = ()
 
 
 class Recording:
-    """The layers that were seen, each with how often it was called: an iterable of :class:`pooling.Layer`."""
+    """The layers that were seen, each with how often it was called: an iterable of :class:`pooling.Layer`.
+
+    It may be pickled and copied, by :mod:`copy` too; what was recorded in another process is tuned as any other. A copy notes
+    nothing more. Two are equal if they have seen the same calls, whatever their order.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[tuple[Any, ...], list[Any]] = {}
@@ -31,13 +35,30 @@ class Recording:
             entry[1] += 1
 
     def __iter__(self) -> Iterator[Layer]:
-        with self._lock:
-            seen = [(key, operator, count) for key, (operator, count) in self._seen.items()]
-        for (shape, dtype, _, _, direction), operator, count in seen:
+        for (shape, dtype, _, _, direction), (operator, count) in self._counts().items():
             yield Layer(shape, dtype, operator, direction, count)
 
     def __len__(self) -> int:
         return len(self._seen)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Recording):
+            return NotImplemented
+        return self._counts() == other._counts()
+
+    __hash__ = None  # type: ignore[assignment]  # it changes while it is on
+
+    def _counts(self) -> dict[tuple[Any, ...], tuple[Any, int]]:
+        with self._lock:
+            return {key: (operator, count) for key, (operator, count) in self._seen.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was seen, without the lock, which no other process and no copy may share."""
+        return {"_seen": {key: list(entry) for key, entry in self._counts().items()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+        self._seen.update({key: list(entry) for key, entry in state["_seen"].items()})
 
     def __repr__(self) -> str:
         return f"<Recording of {len(self)} layers, {sum(layer.count for layer in self)} calls>"
