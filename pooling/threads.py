@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from queue import SimpleQueue
 from threading import Lock, RLock, Thread, local
 from time import perf_counter
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pooling.errors import PoolingError, shown
+from pooling.quota import cpu_quota
 
 Array = NDArray[Any]
 Work = Callable[[int, int], None]
@@ -149,7 +150,12 @@ class _Crew:
 
 
 def get_num_threads() -> int:
-    """Threads that one pooling call may use: what was set, else POOLING_NUM_THREADS, else the CPUs of this process."""
+    """Threads that one pooling call may use: what was set, else POOLING_NUM_THREADS, else the CPUs of this process.
+
+    Those are the CPUs that it may run on, or fewer where a container has a quota of their time (Linux's control groups, version
+    1 or 2): half a CPU is one thread, one and a half are two. The quota is read once, when it is first asked for, and not again
+    when it changes, nor in a child made by fork; ``set_num_threads(None)`` looks again.
+    """
     if _threads is not None:
         return _threads
     from_environment = os.environ.get("POOLING_NUM_THREADS")
@@ -160,9 +166,14 @@ def get_num_threads() -> int:
                 f"POOLING_NUM_THREADS={shown(from_environment)}: it must be an integer from 1 to {MOST_THREADS}"
             )
         return int(digits)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota()
+    return cpus if quota is None else min(cpus, quota)
+
+
+@cache
+def _quota() -> int | None:
+    return cpu_quota()
 
 
 def chosen_threads() -> int | None:
@@ -171,12 +182,17 @@ def chosen_threads() -> int | None:
 
 
 def set_num_threads(n: int | np.integer[Any] | None) -> None:
-    """Let every later call use `n` threads; None goes back to POOLING_NUM_THREADS or the CPUs of this process."""
+    """Let every later call use `n` threads; None goes back to POOLING_NUM_THREADS or the CPUs of this process.
+
+    With None the CPUs' quota is read again; a number is taken as it is, whatever the quota.
+    """
     global _threads, _crew
     if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= MOST_THREADS):
         raise PoolingError(
             f"n={shown(n)}: the number of threads must be an int from 1 to {MOST_THREADS}, or None for the default"
         )
+    if n is None:
+        _quota.cache_clear()
     with _lock:
         _threads = None if n is None else int(n)
         if _crew is not None:

@@ -118,7 +118,8 @@ def test_bench_does_not_import_tests() -> None:
         ("pooling.axis", ("pooling.lazy",)),
         ("pooling.window", ("pooling.axis", "pooling.errors", "pooling.lazy")),
         ("pooling.backend", ("pooling.window", "pooling.errors", "pooling.lazy")),
-        ("pooling.threads", ("pooling.errors",)),
+        ("pooling.quota", ()),
+        ("pooling.threads", ("pooling.errors", "pooling.quota")),
         ("pooling.gradcheck", ("pooling.errors",)),
     ],
 )
