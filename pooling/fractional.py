@@ -21,8 +21,8 @@ from pooling.backend import Array, Kept, Problem, Ties
 from pooling.errors import PoolingError, shown
 from pooling.memory import empty
 from pooling.operators import DataFormat, MaxOperator, Plan
-from pooling.rules import LISTED, entries_of
-from pooling.window import IntOrSeq, Window, as_int, check_not_empty, per_axis
+from pooling.rules import LISTED, dimensions_of, entries_of
+from pooling.window import IntOrSeq, Window, as_int, check_not_empty, for_all, per_axis
 
 Ratio = float | Sequence[float]
 
@@ -40,8 +40,8 @@ class Fractional:
 
     @property
     def ndim(self) -> int | None:
-        names = ("kernel_size", "output_size", "output_ratio")
-        return next(filter(None, (entries_of(name, getattr(self, name)) for name in names)), None)
+        counts = dimensions_of(self, ("output_size", "output_ratio"))
+        return entries_of("kernel_size", self.kernel_size) or max(counts, default=None)
 
     @property
     def told(self) -> str:
@@ -55,7 +55,7 @@ class Fractional:
             outs = per_axis("output_size", self.output_size, n, least=0)
             outs = tuple(as_int("output_size", out, self.output_size, 0, LISTED) for out in outs)
         else:
-            ratios = self.output_ratio if isinstance(self.output_ratio, tuple) else (self.output_ratio,) * n
+            ratios = for_all(self.output_ratio if isinstance(self.output_ratio, tuple) else (self.output_ratio,), n)
             if len(ratios) != n:
                 raise PoolingError(f"output_ratio={shown(ratios)} has {len(ratios)} entries: give one number, or {n}")
             outs = tuple(int(cells * ratio) for cells, ratio in zip(size, ratios, strict=True))
@@ -112,7 +112,8 @@ class FractionalMaxPool(MaxOperator):
     Parameters
     ----------
     kernel_size
-        Of each window: an int, or one per spatial dimension.
+        Of each window: an int, or one per spatial dimension. If it is a sequence it says how many there are, else the others
+        do; of those a sequence of one entry is for all dimensions.
     output_size
         An int, or one per spatial dimension.
     output_ratio

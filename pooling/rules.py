@@ -54,6 +54,12 @@ def entries_of(name: str, value: Any) -> int | None:
     return len(value)
 
 
+def dimensions_of(holder: Any, names: Sequence[str]) -> list[int]:
+    """For how many dimensions each of these arguments is; without those that are for any number of them."""
+    counts = (entries_of(name, getattr(holder, name)) for name in names)
+    return [count for count in counts if count is not None]
+
+
 @dataclass(frozen=True)
 class Sliding:
     """One window in many places; PyTorch's terms."""
@@ -75,9 +81,8 @@ class Sliding:
         if not isinstance(ceil_mode, bool | np.bool_):
             raise PoolingError(f"ceil_mode={shown(ceil_mode)}: it must be True or False")
         rule = cls(as_plain(kernel_size), as_plain(stride), as_plain(padding), as_plain(dilation), bool(ceil_mode))
-        names = ("kernel_size", "stride", "padding", "dilation")
-        counts = (entries_of(name, getattr(rule, name)) for name in names)
-        rule.window((LARGEST,) * next(filter(None, counts), 1))  # a size that fits any
+        counts = dimensions_of(rule, ("kernel_size", "stride", "padding", "dilation"))
+        rule.window((LARGEST,) * (rule.ndim or max(counts, default=1)))  # a size that fits any
         return rule
 
     @property

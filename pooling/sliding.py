@@ -20,7 +20,8 @@ class MaxPool(MaxOperator):
     Parameters
     ----------
     kernel_size
-        An int, or one per spatial dimension. As many spatial dimensions as it has entries; an int means x.ndim - 2.
+        An int, or one per spatial dimension. As many spatial dimensions as it has entries, be it one; an int means x.ndim - 2.
+        Of the other arguments a sequence of one entry is for all dimensions, as in PyTorch: ``MaxPool(2, padding=(1,))``.
     stride
         Distance between windows; `kernel_size` unless given.
     padding

@@ -15,8 +15,8 @@ from pooling.errors import DTypeError, PoolingError, shown
 from pooling.indices import as_indices
 from pooling.memory import empty
 from pooling.operators import DATA_FORMATS, DataFormat
-from pooling.rules import entries_of
-from pooling.window import IntOrSeq, as_int, per_axis
+from pooling.rules import dimensions_of, entries_of
+from pooling.window import IntOrSeq, as_int, for_all, per_axis
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +37,8 @@ class MaxUnpool:
     ----------
     kernel_size, stride, padding
         Of the pooling that gave the indices: the result has ``(out - 1) * stride - 2 * padding + kernel_size`` cells. An int, or
-        one per spatial dimension. Without `kernel_size` the size is told at each call.
+        one per spatial dimension, of which `kernel_size` says how many, as for :class:`MaxPool`; of the others a sequence of one
+        entry is for all dimensions. Without `kernel_size` the size is told at each call.
     data_format
         As for :class:`MaxPool`.
 
@@ -70,8 +71,8 @@ class MaxUnpool:
         self.stride = as_plain(stride)
         self.padding = as_plain(padding)
         self.data_format = data_format
-        names = ("kernel_size", "stride", "padding")
-        self._window(next(filter(None, (entries_of(name, getattr(self, name)) for name in names)), 1))
+        counts = dimensions_of(self, ("stride", "padding"))
+        self._window(entries_of("kernel_size", self.kernel_size) or max(counts, default=1))
 
     def __eq__(self, other: object) -> bool:
         """Whether the other does the same: one with equal arguments, in any process."""
@@ -114,6 +115,7 @@ class MaxUnpool:
         if wanted is not None and len(wanted) == len(shape) > n:  # all of the shape, as PyTorch allows
             wanted = wanted[first : first + n]
         if wanted is not None:
+            wanted = for_all(wanted, n)
             if len(wanted) != n:
                 raise PoolingError(
                     f"output_size={shown(output_size)} has {len(wanted)} entries: give {n} or {len(shape)}"
@@ -188,7 +190,9 @@ class MaxUnpool:
             raise PoolingError(
                 f"saved is of type {kind}: pass what this operator's forward returned as its second value"
             )
-        if saved.of != (self.data_format, *self._window(len(saved.of[-1]))):
+        n = len(saved.of[-1])
+        own = entries_of("kernel_size", self.kernel_size) in (None, n)
+        if not own or saved.of != (self.data_format, *self._window(n)):
             raise PoolingError(
                 f"saved comes from another operator's forward pass (data_format, kernel_size, stride, padding: {saved.of}), "
                 f"not from {self!r}"

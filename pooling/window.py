@@ -168,13 +168,18 @@ def is_many(value: Any) -> TypeGuard[Sequence[Any]]:
 
 
 def per_axis(name: str, value: IntOrSeq, n: int, least: int) -> tuple[int, ...]:
-    """`value` as one int per spatial dimension, each at least `least`."""
-    entries = tuple(value) if is_many(value) else (value,) * n
+    """`value` as one int per spatial dimension, each at least `least`. An int alone is for all, and so is a single entry."""
+    entries = for_all(tuple(value) if is_many(value) else (value,), n)
     if len(entries) != n:
         raise PoolingError(
             f"{name}={shown(value)} has {len(entries)} entries: give one int, or {n} (one per spatial dimension)"
         )
     return tuple(as_int(name, entry, value, least) for entry in entries)
+
+
+def for_all(entries: tuple[Any, ...], n: int) -> tuple[Any, ...]:
+    """A single entry for each of `n` dimensions; others as they are."""
+    return entries * n if len(entries) == 1 else entries
 
 
 def as_int(name: str, entry: Any, value: Any, least: int, most: int = LARGEST) -> int:
@@ -210,7 +215,7 @@ def _pads(
             small, large = total // 2, total - total // 2
             pads.append((small, large) if padding == "same_upper" else (large, small))
         return pads
-    entries: Sequence[Any] = padding if is_many(padding) else (padding,) * n
+    entries = for_all(tuple(padding) if is_many(padding) else (padding,), n)
     if len(entries) != n:
         raise PoolingError(
             f"padding={shown(padding)} has {len(entries)} entries: give an int, or {n} ints or (before, after) pairs, "

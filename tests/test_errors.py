@@ -47,7 +47,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"kernel_size": (2, 2), "stride": (2, 2, 2)},
         r"stride=.* 3 entries: give one int, or 2",
     ),
-    "dilation of another length": ({"kernel_size": (2, 2), "dilation": (1,)}, r"dilation=\(1,\) has 1 entries.* 2"),
+    "dilation of another length": ({"kernel_size": (2,), "dilation": (1, 1)}, r"dilation=\(1, 1\) has 2 entries.* 1"),
+    "no dilation": ({"kernel_size": (2, 2), "dilation": ()}, r"dilation=\(\) has no entry: give one per"),
     "padding of another length": ({"kernel_size": (2, 2), "padding": (1, 1, 1)}, r"padding=.* 3 entries.*2 ints or"),
     "negative padding": ({"padding": -1}, r"padding=-1: -1 is too small, it must be at least 0"),
     "negative half of a pair": ({"padding": ((1, -1),)}, r"padding=\(\(1, -1\),\): -1 is too small"),
@@ -107,7 +108,7 @@ def test_arguments_of_another_number_of_dimensions(length: int) -> None:
     """An int kernel pools over two dimensions of `X`: a stride or padding for three can't be meant."""
     for argument, value in (("stride", (2,) * length), ("dilation", (1,) * length), ("padding", ((1, 0),) * length)):
         pool = pooling.MaxPool(2, **{argument: value})  # type: ignore[arg-type]
-        if length == 2:
+        if length in (1, 2):  # a single entry is for all
             assert pool(X).ndim == 4
         else:
             with pytest.raises(PoolingError, match=f"^{argument}=.* has {length} entries: give .*2"):
