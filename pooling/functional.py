@@ -251,8 +251,12 @@ def max_unpool(
     *,
     data_format: DataFormat = "channels_first",
     out: Array | None = None,
+    check: bool = False,
 ) -> Array:
-    """Values back to where the maxima lay, and zeros everywhere else; arguments as for :class:`MaxUnpool`.
+    """Values back to where the maxima lay, and zeros everywhere else; arguments as for :class:`MaxUnpool` and its ``forward``.
+
+    Without an `output_size` that of the smallest array that pools to y is taken. Indices are flat, so that those of a larger
+    array then mean other cells: in silence, as in PyTorch, where they happen to fit. `check` finds those outside their window.
 
     Examples
     --------
@@ -260,8 +264,26 @@ def max_unpool(
     >>> y, indices = max_pool(np.array([1, 5, 8, 3, 2]), (2,), return_indices=True)
     >>> max_unpool(y, indices, output_size=(5,))
     array([0, 5, 8, 0, 0])
+
+    A maximum elsewhere, as the array that was pooled was larger:
+
+    >>> x = np.array([[0, 0, 0, 0, 0], [0, 9, 0, 0, 0], [0, 0, 0, 0, 0]])
+    >>> y, indices = max_pool(x, (2, 2), return_indices=True)
+    >>> max_unpool(y, indices, (2, 2))
+    array([[0, 0, 0, 0],
+           [0, 0, 9, 0]])
+    >>> max_unpool(y, indices, (2, 2), check=True)
+    Traceback (most recent call last):
+        ...
+    pooling.errors.PoolingError: indices is 6 at (0, 0): in a plane of (2, 4) that is cell (1, 2), outside its window, which has
+    cells (0, 0) to (1, 1); (2, 4) is the default size: pass output_size=x.shape of the array that was pooled
+    >>> max_unpool(y, indices, (2, 2), output_size=x.shape, check=True)
+    array([[0, 0, 0, 0, 0],
+           [0, 9, 0, 0, 0],
+           [0, 0, 0, 0, 0]])
     """
-    return MaxUnpool(kernel_size, stride, padding, data_format=data_format)(y, indices, output_size, out=out)
+    unpool = MaxUnpool(kernel_size, stride, padding, data_format=data_format)
+    return unpool(y, indices, output_size, out=out, check=check)
 
 
 SCALARS = {int, float, bool, str, type(None)}

@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 
 from pooling.arrays import as_plain, as_plain_array, check_choice
-from pooling.backend import Array, Problem
+from pooling.backend import Array, Problem, as_problem
 from pooling.errors import DTypeError, PoolingError, shown
 from pooling.taps import NOBODY, winning_taps
 from pooling.window import per_axis
+
+Span = tuple[Array, Array, int]
+
+ANOTHER_SHAPE = "pass the input_shape of the array that was pooled"
 
 
 def flat_indices(x: Array, y: Array, taps: Array | None, problem: Problem) -> Array:
@@ -45,17 +49,21 @@ def flat_indices(x: Array, y: Array, taps: Array | None, problem: Problem) -> Ar
     return index
 
 
-def as_indices(name: str, value: Any, shape: tuple[int, ...] | None, cells: int) -> Array:
+def as_indices(name: str, value: Any, shape: tuple[int, ...] | None, cells: int, remedy: str = ANOTHER_SHAPE) -> Array:
     """`value` as int64, if it holds integers from -1 (nowhere) to below `cells`, and has this shape."""
     indices = as_plain_array(name, value)
     if indices.dtype.kind not in "iu":
         raise DTypeError(f"{name} has dtype {indices.dtype}: pass integers, as return_indices=True gives them")
     if shape is not None and indices.shape != shape:
-        raise PoolingError(f"{name} has shape {indices.shape}: it must have that of the values, {shape}")
+        raise PoolingError(
+            f"{name} has shape {indices.shape}: it must have that of the values, {shape}; pass what one max pooling gave together"
+        )
     wrong = (indices < -1) | (indices >= cells)
     if wrong.any():
         at = tuple(map(int, np.argwhere(wrong)[0]))
-        raise PoolingError(f"{name} is {indices[at]} at {at}: it must be from 0 to {cells - 1}, or -1 for nowhere")
+        raise PoolingError(
+            f"{name} is {indices[at]} at {at}: it must be from 0 to {cells - 1}, or -1 for nowhere; {remedy}"
+        )
     return indices.astype(np.int64)
 
 
@@ -163,6 +171,90 @@ def indices_from_tensorflow(
     return np.where(index < 0, -1, inside)
 
 
+def check_indices(indices: Any, input_shape: Sequence[int], operator: Any) -> None:
+    """Check that each of the indices lies in its window, as those of a max pooling by `operator` do.
+
+    Indices are flat: with another size than that of the array that was pooled, they mean other cells. Those that still lie within
+    the plane, and by chance within their window, can't be told from right ones; the others are found.
+
+    Parameters
+    ----------
+    indices
+        As ``operator.forward_with_indices(x)`` gives them; those of ONNX or TensorFlow are converted first, see
+        :func:`indices_from_onnx` and :func:`indices_from_tensorflow`. -1 is nowhere, and right everywhere.
+    input_shape
+        Of the x that they are for.
+    operator
+        Whose windows they are to lie in, such as ``pooling.MaxPool(3, 2, 1)``: any operator but fractional pooling, which draws
+        its windows anew.
+
+    Raises
+    ------
+    PoolingError
+        An index does not lie in its window; the message names the first.
+
+    Examples
+    --------
+    >>> import numpy as np, pooling
+    >>> x = np.array([[0, 0, 0, 0, 0], [0, 9, 0, 0, 8], [0, 0, 0, 0, 0]])
+    >>> y, indices = pooling.max_pool(x, (2, 2), return_indices=True)
+    >>> pooling.check_indices(indices, x.shape, pooling.MaxPool((2, 2)))
+    >>> pooling.check_indices(indices, (2, 4), pooling.MaxPool((2, 2)))
+    Traceback (most recent call last):
+        ...
+    pooling.errors.PoolingError: indices is 6 at (0, 0): in a plane of (2, 4) that is cell (1, 2), outside its window, which has
+    cells (0, 0) to (1, 1); pass the input_shape of the array that was pooled, and the operator that pooled it
+    """
+    plain = as_plain(input_shape)
+    if not isinstance(plain, tuple):
+        raise PoolingError(f"input_shape={shown(input_shape)}: give the shape of the array that was pooled, a tuple")
+    shape = per_axis("input_shape", plain, len(plain), least=0)
+    problem = as_problem(operator, shape)
+    if problem.drawn:
+        raise PoolingError(
+            f"operator={shown(operator)} draws its windows anew at each call: check the indices of MaxPool or AdaptiveMaxPool"
+        )
+    window = problem.window
+    n = window.ndim
+    first = len(shape) - n - int(getattr(operator, "data_format", "") == "channels_last")
+    pooled = (*shape[:first], *window.output_size, *shape[first + n :])
+    given = as_plain_array("indices", indices)
+    if given.shape == (*shape[:first], *shape[first + n :]) and not getattr(operator, "keepdims", True):
+        given = given.reshape(pooled)
+    index = as_indices("indices", given, pooled, math.prod(window.input_size))
+    tables = [axis.table for axis in window.axes]
+    spans = [
+        (t[:, 0], t[:, 0] + (t[:, 2] - 1) * axis.step, axis.step) for t, axis in zip(tables, window.axes, strict=True)
+    ]
+    check_within(index, first, window.input_size, spans, f"{ANOTHER_SHAPE}, and the operator that pooled it")
+
+
+def check_within(index: Array, first: int, size: Sequence[int], spans: Sequence[Span], remedy: str) -> None:
+    """Raise unless each index of a plane of this `size` lies in its window.
+
+    Parameters
+    ----------
+    index
+        Checked to lie within the plane. Its spatial axes begin with axis `first`.
+    spans
+        Of each spatial axis: for each window its first cell and its last, and from one of its cells to the next.
+    """
+    cells = np.unravel_index(np.maximum(index, 0), size) if index.size else ()
+    wrong = np.zeros(index.shape, bool)
+    for i, (cell, span) in enumerate(zip(cells, spans, strict=False)):
+        start, last = (np.reshape(ends, (-1,) + (1,) * (index.ndim - first - i - 1)) for ends in span[:2])
+        wrong |= (cell < start) | (cell > last) | ((cell - start) % span[2] != 0)
+    wrong &= index >= 0
+    if wrong.any():
+        at = tuple(map(int, np.argwhere(wrong)[0]))
+        window = [tuple(int(ends[o]) for ends in span[:2]) for o, span in zip(at[first:], spans, strict=False)]
+        begins, ends = (tuple(bounds) for bounds in zip(*window, strict=True))
+        raise PoolingError(
+            f"indices is {index[at]} at {at}: in a plane of {tuple(size)} that is cell {tuple(int(c[at]) for c in cells)}, "
+            f"outside its window, which has cells {begins} to {ends}; {remedy}"
+        )
+
+
 def _planes(indices: Any, input_shape: Sequence[int], data_format: str) -> tuple[Array, tuple[int, ...], int, int]:
     """The number n * C + c of each index' plane, the spatial shape, its cells, and how many planes there are."""
     check_choice("data_format", data_format, ("channels_first", "channels_last"))
@@ -207,4 +299,7 @@ def _check_plane(index: Array, inside: Array) -> None:
     wrong = (index >= 0) & ~inside
     if wrong.any():
         at = tuple(map(int, np.argwhere(wrong)[0]))
-        raise PoolingError(f"indices is {index[at]} at {at}: that cell lies in another plane than its window")
+        raise PoolingError(
+            f"indices is {index[at]} at {at}: that cell lies in another plane than its window; {ANOTHER_SHAPE}, and the "
+            "convention that the indices have"
+        )

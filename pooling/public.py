@@ -18,7 +18,13 @@ from pooling.functional import (
     max_unpool,
 )
 from pooling.gradcheck import gradcheck
-from pooling.indices import indices_from_onnx, indices_from_tensorflow, indices_to_onnx, indices_to_tensorflow
+from pooling.indices import (
+    check_indices,
+    indices_from_onnx,
+    indices_from_tensorflow,
+    indices_to_onnx,
+    indices_to_tensorflow,
+)
 from pooling.memory import get_buffer_bytes, set_buffer_bytes
 from pooling.operators import Saved
 from pooling.sliding import AvgPool, LpPool, MaxPool
@@ -58,6 +64,7 @@ __all__ = [
     "avg_pool",
     "backend",
     "backends",
+    "check_indices",
     "fractional_max_pool",
     "get_buffer_bytes",
     "get_num_threads",

@@ -12,11 +12,14 @@ import numpy as np
 from pooling.arrays import as_array, as_plain, check_choice, check_out
 from pooling.backend import Array, computed_in
 from pooling.errors import DTypeError, PoolingError, shown
-from pooling.indices import as_indices
+from pooling.indices import as_indices, check_within
 from pooling.memory import empty
 from pooling.operators import DATA_FORMATS, DataFormat
 from pooling.rules import dimensions_of, entries_of
+from pooling.sliding import as_bool
 from pooling.window import IntOrSeq, as_int, for_all, per_axis
+
+_REMEDY = "pass output_size=x.shape of the array that was pooled"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +49,11 @@ class MaxUnpool:
     -----
     Where windows overlap, several values may have one place; they are equal if they come from a pooling. Else the last in
     row-major order stays, and the backward pass hands each of them the gradient, as PyTorch does.
+
+    Indices are flat, and several sizes pool to the same: without an output_size, an index of a larger array means another cell
+    wherever it happens to fit, and in PyTorch, too, the maximum is put there in silence. ``check=True`` finds indices that don't
+    lie in their window, which most of them then don't; for dilated and other windows there is :func:`pooling.check_indices`.
+    Pass ``output_size=x.shape`` of the x that was pooled to be sure.
 
     Examples
     --------
@@ -141,7 +149,13 @@ class MaxUnpool:
         return (*shape[:first], *wanted, *shape[first + n :]), first, n
 
     def forward(
-        self, y: Any, indices: Any, output_size: Sequence[int] | None = None, *, out: Array | None = None
+        self,
+        y: Any,
+        indices: Any,
+        output_size: Sequence[int] | None = None,
+        *,
+        out: Array | None = None,
+        check: bool = False,
     ) -> tuple[Array, Unpooled]:
         """Put the values of `y` where `indices` say.
 
@@ -152,9 +166,12 @@ class MaxUnpool:
         indices
             As max pooling returns them: integers of y's shape, flat within one spatial plane of the result; -1 is nowhere.
         output_size
-            Spatial size of the result, or its whole shape, where several sizes pool to that of `y`.
+            Spatial size of the result, or its whole shape, where several sizes pool to that of `y`. Without it the smallest that
+            pools without a remainder is taken; an index of a larger array then means another cell, see the notes.
         out
             Array to fill instead of a new one.
+        check
+            Whether each index has to lie in its window of `kernel_size`, `stride` and `padding`.
 
         Returns
         -------
@@ -166,7 +183,12 @@ class MaxUnpool:
         shape, first, n = self._shape(y.shape, output_size)
         cells, inner = math.prod(shape[first : first + n]), math.prod(shape[first + n :])
         outer, inside = math.prod(shape[:first]), math.prod(y.shape[first : first + n])
-        flat = as_indices("indices", indices, y.shape, cells).reshape(outer, inside, inner)
+        taken = shape[first : first + n]
+        remedy = _REMEDY if output_size is not None else f"{taken} is the default size: {_REMEDY}"
+        flat = as_indices("indices", indices, y.shape, cells, remedy)
+        if as_bool("check", check):
+            self._check(flat, first, taken, remedy)
+        flat = flat.reshape(outer, inside, inner)
         planes = np.arange(len(flat), dtype=np.int64)[:, None, None]
         places = (planes * cells + flat) * inner + np.arange(inner, dtype=np.int64)
         places[flat < 0] = -1
@@ -177,11 +199,30 @@ class MaxUnpool:
         x.reshape(-1)[places[real]] = y.reshape(-1)[real]
         return x, Unpooled(y.shape, shape, y.dtype, places, (self.data_format, *self._window(n)))
 
+    def _check(self, index: Array, first: int, size: tuple[int, ...], remedy: str) -> None:
+        """Raise unless each index lies in its window. A plane of any size that is allowed may have a last, partial window."""
+        kernels, strides, pads = self._window(len(size))
+        if kernels is None:
+            raise PoolingError(
+                "check=True: without a kernel_size there are no windows to check; give the kernel_size of the pooling, or call "
+                "pooling.check_indices"
+            )
+        outputs = index.shape[first : first + len(size)]
+        starts = [np.arange(out) * s - pad for out, s, pad in zip(outputs, strides, pads, strict=True)]
+        spans = [(start, start + k - 1, 1) for start, k in zip(starts, kernels, strict=True)]
+        check_within(index, first, size, spans, remedy)
+
     def __call__(
-        self, y: Any, indices: Any, output_size: Sequence[int] | None = None, *, out: Array | None = None
+        self,
+        y: Any,
+        indices: Any,
+        output_size: Sequence[int] | None = None,
+        *,
+        out: Array | None = None,
+        check: bool = False,
     ) -> Array:
         """:meth:`forward` without what a backward pass would need."""
-        return self.forward(y, indices, output_size, out=out)[0]
+        return self.forward(y, indices, output_size, out=out, check=check)[0]
 
     def backward(self, dx: Any, saved: Unpooled, *, out: Array | None = None) -> Array:
         """Gradient with respect to `y`, given the gradient `dx` with respect to the unpooled array."""
