@@ -162,7 +162,8 @@ class FractionalMaxPool(MaxOperator):
                 number: Any = ratio  # as it is: a large int has no float to compare
                 if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 < number < 1:
                     raise PoolingError(
-                        f"output_ratio={shown(rule.output_ratio)}: {shown(ratio)} is not between 0 and 1"
+                        f"output_ratio={shown(rule.output_ratio)}: {shown(ratio)} is not between 0 and 1; "
+                        "give a number such as 0.5"
                     )
         rule.sizes((1,) * (rule.ndim or 1))  # wrong values are found here and not at the first call
         super().__init__(rule, data_format, backend, ties=ties)
@@ -252,7 +253,9 @@ def as_samples(given: Any) -> Array:
     if samples.dtype.kind != "f":
         raise PoolingError(f"random_samples has dtype {samples.dtype}: give floats from 0 to 1")
     if samples.ndim < 1 or not ((samples >= 0) & (samples <= 1)).all():
-        raise PoolingError("random_samples: give an array of numbers from 0 to 1, one row per image and channel")
+        raise PoolingError(
+            f"random_samples={shown(given)}: give an array of numbers from 0 to 1, one row per image and channel"
+        )
     return samples.astype(np.float32) if samples.dtype == np.float16 else samples
 
 

@@ -82,15 +82,15 @@ def layer_of(data: Mapping[str, Any]) -> Layer:
     known = operators()
     name = data.get("op", "max")
     if not isinstance(name, str) or name not in known:
-        raise PoolingError(f"op={shown(name)}: there are {', '.join(known)}")
+        raise PoolingError(f"op={shown(name)}: there are {', '.join(known)}; give one of them")
     arguments = [argument for argument in inspect.signature(known[name]).parameters if argument != "backend"]
     unknown = [entry for entry in data if entry not in (*OF_LAYER, "op", "name", *arguments)]
     if unknown:
         raise PoolingError(
-            f"{shown(unknown[0])} is no entry of a layer: there are {', '.join((*OF_LAYER, 'op', 'name', *arguments))}"
+            f"{shown(unknown[0])} is no entry of a layer: there are {', '.join((*OF_LAYER, 'op', 'name', *arguments))}; remove it"
         )
     if "shape" not in data:
-        raise PoolingError(f"shape is missing in {shown(dict(data))}")
+        raise PoolingError(f"shape is missing in {shown(dict(data))}: give that of the input")
     try:
         operator = known[name](**{argument: data[argument] for argument in arguments if argument in data})
     except TypeError as error:  # an argument that it needs
@@ -110,7 +110,7 @@ def data_of(layer: Layer) -> dict[str, Any]:
     operator: Any = layer.operator
     if not isinstance(operator, Operator):
         raise PoolingError(
-            f"operator={shown(operator)}: only an operator, such as pooling.MaxPool(2), can be written to a file"
+            f"operator={shown(operator)}: only an operator, such as pooling.MaxPool(2), can be written to a file; give one"
         )
     data: dict[str, Any] = {"op": type(operator).__name__.removesuffix("Pool").lower(), "shape": _data(layer.shape)}
     count = as_int("count", layer.count, layer.count, least=0)
@@ -178,7 +178,7 @@ def _text(suffix: str, rows: Sequence[Mapping[str, Any]]) -> str:
     if suffix == ".json":
         lines = ",\n".join(json.dumps(row) for row in rows)
         return f'{{"layers": [\n{lines}\n]}}\n'
-    raise PoolingError(f"{shown(suffix)}: a description that is written ends in .toml, .json or .csv")
+    raise PoolingError(f"{shown(suffix)}: a description that is written ends in .toml, .json or .csv; give such a name")
 
 
 def _toml(value: Any) -> str:

@@ -50,7 +50,7 @@ def entries_of(path: Path, batch: int | None) -> list[dict[str, Any]]:
                 what = f"{node.op_type} {shown(node.name)}" if node.name else node.op_type
                 raise PoolingError(
                     f"the node {what} is not as ONNX defines it ({type(error).__name__}: {shown(str(error))}): "
-                    "onnx.checker.check_model tells more"
+                    "check the model with onnx.checker.check_model"
                 ) from None
     return entries
 

@@ -181,9 +181,11 @@ class Operator:
     def _spatial_ndim(self, ndim: int) -> int:
         n = ndim - 2 if self.rule.ndim is None else self.rule.ndim
         if n < 1 or n + self._trailing > ndim:
+            beside = ", beside the channels' own" if self._trailing else ""
+            least = 3 if self.rule.ndim is None else n + self._trailing
             raise PoolingError(
                 f"x has {ndim} dimensions, which does not go with {self.rule.told} in {self.data_format}: "
-                f"{self.rule.dimensions}" + (", beside the channels' own" if self._trailing else "")
+                f"{self.rule.dimensions}{beside}; give an x of at least {least} dimensions"
             )
         if n > MOST_DIMENSIONS:
             raise PoolingError(f"{self.rule.told}: {n} spatial dimensions are too many, use at most {MOST_DIMENSIONS}")
@@ -325,7 +327,8 @@ class Operator:
             self.data_format != plan.data_format or self.problem(plan.shape) != plan.problem
         ):
             raise PoolingError(
-                f"saved comes from another operator's forward pass (of {told(plan.problem)}), not from {self!r}"
+                f"saved comes from another operator's forward pass (of {told(plan.problem)}), not from {self!r}: "
+                "call backward of the operator whose forward gave it"
             )
         if self.backend not in ("auto", plan.backend):
             raise PoolingError(

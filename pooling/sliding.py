@@ -189,7 +189,11 @@ def as_power(p: Any) -> float:
     try:
         power = float(p)
     except OverflowError:
-        raise PoolingError("p is an int above the largest float; math.inf gives the largest magnitude") from None
+        raise PoolingError(
+            f"p={shown(p)}: it is above the largest float; give math.inf for the largest magnitude"
+        ) from None
     if not power > 0:
-        raise PoolingError(f"p={shown(p)}: a norm has a power above 0; math.inf gives the largest magnitude")
+        raise PoolingError(
+            f"p={shown(p)}: a norm has a power above 0; give such a number, math.inf for the largest magnitude"
+        )
     return power

@@ -55,7 +55,9 @@ def rows_of(text: str) -> list[dict[str, Any]]:
             raise PoolingError(f"two columns have the name {shown(twice[0])}: leave one out")
         return [_row(names, cells, lines.line_num) for cells in lines if any(map(str.strip, cells))]
     except csv.Error as error:
-        raise PoolingError(f"line {lines.line_num} is no line of a table ({error})") from None
+        raise PoolingError(
+            f"line {lines.line_num} is no line of a table ({error}): check its quotation marks"
+        ) from None
 
 
 def _row(names: Sequence[str], cells: Sequence[str], line: int) -> dict[str, Any]:

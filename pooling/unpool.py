@@ -118,7 +118,8 @@ class MaxUnpool:
         first = len(shape) - n - trailing
         if n < 1 or first < 0:
             raise PoolingError(
-                f"y has {len(shape)} dimensions, which does not go with {self!r}, output_size={shown(output_size)}"
+                f"y has {len(shape)} dimensions, which does not go with {self!r}, output_size={shown(output_size)}: give "
+                "y a batch and a channel axis, or kernel_size an entry for each spatial dimension"
             )
         if wanted is not None and len(wanted) == len(shape) > n:  # all of the shape, as PyTorch allows
             wanted = wanted[first : first + n]
@@ -236,7 +237,7 @@ class MaxUnpool:
         if not own or saved.of != (self.data_format, *self._window(n)):
             raise PoolingError(
                 f"saved comes from another operator's forward pass (data_format, kernel_size, stride, padding: {saved.of}), "
-                f"not from {self!r}"
+                f"not from {self!r}: call backward of the operator whose forward gave it"
             )
         if computed_in(saved.dtype).kind != "f":
             raise DTypeError(f"y had dtype {saved.dtype}, which has no gradient: unpool y.astype(np.float32) to train")

@@ -188,7 +188,7 @@ def as_int(name: str, entry: Any, value: Any, least: int, most: int = LARGEST) -
             raise TypeError
         number = operator.index(entry)
     except TypeError:
-        raise PoolingError(f"{name}={shown(value)}: {shown(entry)} is not an int") from None
+        raise PoolingError(f"{name}={shown(value)}: {shown(entry)} is not an int; give one") from None
     if number < least:
         raise PoolingError(f"{name}={shown(value)}: {shown(number)} is too small, it must be at least {least}")
     if number > most:
@@ -225,7 +225,9 @@ def _pads(
     for entry, k, d in zip(entries, kernels, dilations, strict=True):
         pair = tuple(entry) if is_many(entry) else (entry, entry)
         if len(pair) != 2:
-            raise PoolingError(f"padding={shown(padding)}: {shown(entry)} is not an int or a (before, after) pair")
+            raise PoolingError(
+                f"padding={shown(padding)}: {shown(entry)} is not an int or a (before, after) pair; give one of them"
+            )
         before, after = (as_int("padding", p, padding, least=0) for p in pair)
         limit = d * (k - 1)
         if max(before, after) > limit:
@@ -241,7 +243,7 @@ def check_not_empty(size: Sequence[int]) -> None:
     for i, cells in enumerate(size):
         if cells < 1:
             raise PoolingError(
-                f"x of spatial size {tuple(size)} is empty in dimension {i}: pooling needs at least one cell"
+                f"x of spatial size {tuple(size)} is empty in dimension {i}: pooling needs at least one cell; give a larger x"
             )
 
 

@@ -229,7 +229,8 @@ def test_errors_say_what_saved_comes_from_in_a_few_words() -> None:
         pooling.AvgPool(2).backward(y, saved)
     assert str(caught.value) == (
         "saved comes from another operator's forward pass (of max pooling of (6, 7) to (3, 3), kernel (2, 2), stride (2, 2), "
-        "padding ((0, 0), (0, 0)), ties 'last'), not from AvgPool(kernel_size=2)"
+        "padding ((0, 0), (0, 0)), ties 'last'), not from AvgPool(kernel_size=2): "
+        "call backward of the operator whose forward gave it"
     )
 
 

@@ -46,7 +46,7 @@ def layer_of(
     """The layer; PoolingError, which names the option, when one is wrong."""
     sizes = _integers("shape", shape)
     if min(sizes) < 0:
-        raise pooling.PoolingError(f"--shape {shape}: sizes can't be negative")
+        raise pooling.PoolingError(f"--shape {shape}: sizes can't be negative; give such as 64,20,24,24")
     made_by = operators()[op]
     if ties is not None and "ties" not in inspect.signature(made_by).parameters:
         raise pooling.PoolingError(f"--ties {ties}: only a maximum has ties; leave it out, or pass --op max")

@@ -87,7 +87,7 @@ def export(
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise pooling.PoolingError(f"{path} can't be written: {error.strerror or error}") from None
+        raise pooling.PoolingError(f"{path} can't be written: {error.strerror or error}; name another file") from None
     typer.echo(f"{len(json.loads(text)['records'].get(here(), {}))} records of this machine written to {path}")
 
 

@@ -134,6 +134,8 @@ def _able(about: Facts) -> list[str]:
         told = "; ".join(f"{name}: {reasons[name]}" for name in order)
         if about.dtype.kind != "f" or about.dtype.char not in DTYPES:
             told += f"; with dtype={about.dtype} none can: pool x.astype(np.float32)"
+        else:
+            told += "; change the arguments that they name"
         raise UnsupportedError(f"no backend can do this: {told}")
     return able
 

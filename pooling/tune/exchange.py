@@ -40,9 +40,10 @@ def contents(path: Path | None = None) -> tuple[Wisdom, dict[str, str]]:
     except FileNotFoundError:
         if path is None:  # nothing measured yet, or in memory alone
             return Wisdom({here(): machine()}, {here(): store.load().sound()}), {}
-        raise PoolingError(f"{path}: there is no such file") from None
+        raise PoolingError(f"{path}: there is no such file; name one that `pooling wisdom export` wrote") from None
     except (OSError, WisdomError) as error:
-        raise PoolingError(f"{file}: {getattr(error, 'strerror', None) or error}") from None
+        remedy = "name one that `pooling wisdom export` wrote" if path else "move it away, or let `pooling tune` do so"
+        raise PoolingError(f"{file}: {getattr(error, 'strerror', None) or error}; {remedy}") from None
 
 
 def exported(everything: bool = False) -> str:
@@ -119,7 +120,7 @@ def merge(paths: Sequence[Path], into: Path | None = None) -> int:
                 found.add(_all_sound(into))
             write(into, to_text(found))
     except OSError as error:
-        raise PoolingError(f"{into} can't be written: {error.strerror or error}") from None
+        raise PoolingError(f"{into} can't be written: {error.strerror or error}; name another file") from None
     return found.count
 
 

@@ -161,7 +161,10 @@ def _channels_last(shape: tuple[int, ...], problem: Problem) -> bool:
     spatial = problem.window.input_size
     n = len(spatial)
     if shape[-n:] != spatial and shape[-n - 1 : -1] != spatial:
-        raise PoolingError(f"shape={shape}: neither its last {n} axes nor those before the last are {spatial}")
+        raise PoolingError(
+            f"shape={shown(shape)}: neither its last {n} axes nor those before the last are {spatial}, as the problem's; give a "
+            "shape that has them"
+        )
     return shape[-n:] != spatial
 
 
