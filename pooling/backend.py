@@ -9,7 +9,7 @@ of a backend each live in one place above them (`operators.py`), and no backend 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -76,6 +76,8 @@ class Problem:
         Lp only: sum x ** p instead of abs(x) ** p.
     scale_partial
         Lp only: weigh a window's sum as if it had no cell less than the others.
+    fitted
+        The window was made for the array's size: arrays of another size have another one. No result depends on this field.
     drawn
         The window is one of many that are drawn for single planes: whatever has much to prepare for each is slow.
     """
@@ -88,6 +90,7 @@ class Problem:
     p: float = 2.0
     signed: bool = False
     scale_partial: bool = False
+    fitted: bool = field(default=False, repr=False)
     drawn: bool = False
 
     @cached_property
@@ -166,6 +169,10 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
     raise DTypeError(f"dtype={dtype!r}: NumPy knows no such dtype; give one such as 'float32' or x.dtype")
 
 
+def _nothing_to_specialize(problem: Problem, inner: int, dtype: np.dtype[Any]) -> None:
+    """Most backends compile nothing, or the same for all sizes."""
+
+
 def _no_limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
     return None
 
@@ -194,6 +201,9 @@ class Backend:
         Whether its arithmetic never tells NumPy of invalid values and overflows, which are answers here like any other.
     reference_only
         Whether it is here to be right and readable, and never to be picked.
+    specialize
+        Called with a problem, `inner`, and the dtype of the arrays: what the backend would compile for them after some calls,
+        it compiles at the next one. To be called before it is timed.
     """
 
     name: str
@@ -205,6 +215,7 @@ class Backend:
     keeps_x: tuple[Ties, ...] = ()
     compiled: bool = False
     reference_only: bool = False
+    specialize: Callable[[Problem, int, np.dtype[Any]], None] = _nothing_to_specialize
 
     def why_not(self, shape: Sequence[int], dtype: DTypeLike, operator: Describes | Problem) -> str | None:
         """The reason why this backend can't do `operator` on arrays of `shape` and `dtype`, or None when it can.

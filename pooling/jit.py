@@ -18,7 +18,7 @@ import os
 import sys
 import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from pooling.forks import compiling
 
@@ -30,6 +30,10 @@ R = TypeVar("R")
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
 """Of every kernel. "_nrt": kernels allocate nothing, so counting references to their arrays is work for the compiler alone."""
+
+
+_kernels: dict[tuple[Any, ...], Kernel[..., Any]] = {}
+"""Kernels that others were specialised to."""
 
 
 class Kernel(Generic[P, R]):
@@ -49,11 +53,20 @@ class Kernel(Generic[P, R]):
         For a constant, so that loops over it are unrolled, or for a kernel: a loop, over one or another body. A function
         passed as an argument would do the latter too, but can't be cached on disk.
         """
-        return type(self)(self.function, self.inline, **self.bound, **bound)
+        again = self.bound.keys() & bound.keys()
+        if again:
+            raise TypeError(f"{self.function.__name__} is bound to {', '.join(sorted(again))} already")
+        return self._of(self.inline, self.bound | bound)
 
     def apart(self) -> Kernel[P, R]:
         """This kernel, never inlined: for what is called from several places, seldom, and takes long to compile."""
-        return type(self)(self.function, False, **self.bound)
+        return self._of(False, self.bound)
+
+    def _of(self, inline: bool | None, bound: dict[str, Kernel[..., Any] | int]) -> Kernel[P, R]:
+        """The one kernel with these specialisations, however often it is asked for: machine code is never freed."""
+        key = type(self), self.function, inline, frozenset(bound.items())
+        made = _kernels.get(key) or _kernels.setdefault(key, type(self)(self.function, inline, **bound))
+        return cast("Kernel[P, R]", made)
 
     @property
     def title(self) -> str:

@@ -176,6 +176,8 @@ def _spelled(value: Any) -> list[str]:
     words = []
     for field in fields(value):
         entry = getattr(value, field.name)
+        if not field.repr:  # no part of what is computed
+            continue
         if field.default is not MISSING and entry == field.default:
             continue
         if is_dataclass(entry):

@@ -246,6 +246,7 @@ class _Arrays:
     def call(self, backend: Backend) -> Callable[[], object]:
         """The candidate's call as the operators make it: forward alone, or with backward where there is a gradient."""
         problem, run = self.facts.problem, backend.ops[self.facts.problem.op]
+        backend.specialize(problem, self.facts.inner, self.facts.dtype)
         x, dy, y, dx = self.x, self.dy, self.y, self.dx
         training = self.facts.direction == "training"
 
