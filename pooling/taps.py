@@ -39,6 +39,14 @@ def wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
+SUM_BLOCK = 32
+"""Terms that are added one after the other at most, where a sum has more than some blocks of them; then sums are added.
+
+A rounding error is up to half a unit in the last place of the sum so far: 784 equal terms, one after the other, were off by 67
+units, and a million by 2^17. In blocks, and blocks of blocks, the worst case grows with the logarithm.
+"""
+
+
 def bits(array: Array) -> Array:
     """The same memory seen as unsigned integers, where a multiplication by 0 or 1 is exact.
 
