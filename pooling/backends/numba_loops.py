@@ -23,9 +23,10 @@ import numpy as np
 from pooling.axis import Axis
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.backends._norms import with_infinity
+from pooling.backends._sums import pays_in_wide_sums
 from pooling.jit import kernel
 from pooling.memory import empty
-from pooling.taps import NOBODY, kept_taps, lowest, tap_dtype
+from pooling.taps import NOBODY, kept_taps, lowest, summed_in, tap_dtype
 from pooling.threads import split
 from pooling.window import Window
 
@@ -227,6 +228,7 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     return (taps,) if find else (x, y)
 
 
+@pays_in_wide_sums
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     where, dy, out = walks(problem.window), as_3d(dy), as_3d(dx)
     if problem.ties in ("first", "last"):
@@ -244,6 +246,12 @@ def per_output(values: Array, window: Window) -> Array:
     return np.ascontiguousarray(full).reshape((1,) * (3 - window.ndim) + window.output_size)
 
 
+def room_for_sums(dx: Array, problem: Problem) -> Array:
+    """dx itself, or, where many outputs send a share to a cell, an array of a wider dtype."""
+    dtype = summed_in(dx.dtype, problem.window.most_over)
+    return dx if dtype == dx.dtype else empty(dx.shape, dtype)
+
+
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     divisors = per_output(problem.divisors(np.float64), problem.window)
     arrays = (as_3d(x), as_3d(y), divisors, *walks(problem.window))
@@ -253,8 +261,11 @@ def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
 
 def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     divisors = per_output(problem.divisors(np.float64), problem.window)
-    arrays = (as_3d(dy), divisors, *walks(problem.window), as_3d(dx))
+    total = room_for_sums(dx, problem)
+    arrays = (as_3d(dy), divisors, *walks(problem.window), as_3d(total))
     split(lambda start, stop: spread_cells(*arrays, start, stop), len(dx), dx.nbytes)
+    if total is not dx:
+        dx[...] = total
 
 
 def norm_of(problem: Problem) -> tuple[Array, float, bool]:
@@ -270,8 +281,11 @@ def lp_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
 
 def lp_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     norm, (shape, rows) = norm_of(problem), walks(problem.window)
-    (x, y), dy, out = map(as_3d, kept), as_3d(dy), as_3d(dx)
+    total = room_for_sums(dx, problem)
+    (x, y), dy, out = map(as_3d, kept), as_3d(dy), as_3d(total)
     split(lambda start, stop: spread_slopes(dy, x, y, *norm, shape, rows, out, start, stop), len(dx), dx.nbytes)
+    if total is not dx:
+        dx[...] = total
 
 
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
 from pooling.backends._norms import powered, root, slope_of, with_infinity
+from pooling.backends._sums import pays_in_wide_sums
 from pooling.taps import lowest
 
 Cell = tuple[int, ...]
@@ -59,6 +60,7 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     return (x.copy(),) if training else ()
 
 
+@pays_in_wide_sums
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     (x,) = kept
     dx.fill(0)

@@ -15,7 +15,7 @@ import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.backends._tiles import needs_tiles, tiles, winners, zero_uncovered
-from pooling.taps import bits, settle_zeros, wide
+from pooling.taps import bits, settle_zeros, summed_in, wide
 
 
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
@@ -38,7 +38,7 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     boxes, inside = tiles(x, problem)
-    dtype = wide(x.dtype)
+    dtype = summed_in(x.dtype, problem.window.n_taps)
     y[...] = boxes.sum(axis=inside, dtype=dtype) / problem.divisors(dtype)
     return ()
 

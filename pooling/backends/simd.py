@@ -39,7 +39,7 @@ from pooling.simd.job import Job
 from pooling.simd.past import past
 from pooling.simd.planner import SHARED, backward_job, forward_job, in_place, past_job, special_for
 from pooling.simd.specialization import is_specialized
-from pooling.taps import lowest, tap_dtype
+from pooling.taps import lowest, paid_in, tap_dtype
 
 
 class Passes:
@@ -119,6 +119,13 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
 
 
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
+    if problem.ties in SHARED and dx.dtype == np.float32 != paid_in(dx.dtype, problem):
+        # Shares of very many outputs: rare, and exact in double.
+        _, x, y = (array.astype(np.float64) for array in kept)
+        total = empty(dx.shape, x.dtype)
+        max_backward(dy.astype(np.float64), max_forward(x, problem, y, True), problem, total)
+        dx[...] = total
+        return
     backward(passes_after(problem, dx, kept[0]), dy, kept[0], dx, *kept[1:])
 
 

@@ -30,8 +30,21 @@ import numpy as np
 
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
 from pooling.backends._norms import powered, quiet, root, slope_of, with_infinity
+from pooling.backends._sums import pays_in_wide_sums
 from pooling.memory import empty
-from pooling.taps import NOBODY, bits, has_nan, kept_taps, loses, lowest, nan_taps, settle_zeros, tap_dtype, wide
+from pooling.taps import (
+    NOBODY,
+    bits,
+    has_nan,
+    kept_taps,
+    loses,
+    lowest,
+    nan_taps,
+    settle_zeros,
+    summed_in,
+    tap_dtype,
+    wide,
+)
 from pooling.threads import split
 from pooling.window import Index
 
@@ -110,6 +123,7 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     return (taps,) if find else (x, y)
 
 
+@pays_in_wide_sums
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     def work(block: slice) -> None:
         pay(tuple(array[block] for array in kept), dy[block], problem, dx[block])
@@ -144,7 +158,7 @@ def pay(kept: Kept, dy: Array, problem: Problem, dx: Array) -> None:
 
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    dtype = wide(x.dtype)
+    dtype = summed_in(x.dtype, sum(problem.window.kernel_size))
     divisors = problem.divisors(dtype)
 
     def work(block: slice) -> None:
@@ -157,7 +171,7 @@ def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
 
 
 def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-    dtype = wide(dy.dtype)
+    dtype = summed_in(dy.dtype, sum(axis.most_over for axis in problem.window.axes))
     divisors = problem.divisors(dtype)
 
     def work(block: slice) -> None:

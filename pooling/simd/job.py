@@ -120,6 +120,7 @@ def cut(
     between: bool,
     whole_strides: bool = False,
     again: bool = False,
+    wide_sums: bool = False,
 ) -> Job:
     """The job of a kernel that goes band by band, over blocks of planes or over items.
 
@@ -131,6 +132,8 @@ def cut(
         Whether bands may be cut only where a stride ends.
     again
         Whether a band costs what it reads, and not what it results in; with passes along axes it does.
+    wide_sums
+        Whether what cells reach is added up in elements of twice the size.
     """
     lanes = lanes_of(dtype)
     pixel = lanes if inner == 1 else inner
@@ -158,6 +161,7 @@ def cut(
         most = max(
             elements(high - low, stop - first)
             + max(reach_high - reach_low - stop + first, 0) * program.out_slab * lanes
+            + wide_sums * max(reach_high - reach_low, 0) * program.out_slab * lanes
             for first, stop, low, high, reach_low, reach_high in rows.tolist()
         )
         most_taps = 1

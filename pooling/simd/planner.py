@@ -20,9 +20,10 @@ from pooling.backend import Problem, Ties
 from pooling.forks import prepares
 from pooling.jit import Kernel
 from pooling.simd.channels import few_channels, lanes_of, with_channels
-from pooling.simd.job import Job, cut, planned
+from pooling.simd.job import Job, cut, in_lines, planned
 from pooling.simd.program import backward_program, forward_program
 from pooling.simd.schedule import first_reached, tap_offsets
+from pooling.taps import paid_in
 
 SHARED: tuple[Ties, ...] = ("split", "all")
 """Tie policies under which several cells may win."""
@@ -155,8 +156,11 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
         offsets = with_starts(offsets, given)
         scatter_planes = scatter_planes.over(scatter=scatter_regions)
         scatter_channels = scatter_channels.over(scatter=scatter_regions)
+    wide_sums = paid_in(dtype, problem) != dtype
+    scatter_planes = scatter_planes.over(WIDE=int(wide_sums))
+    scatter_channels = scatter_channels.over(WIDE=int(wide_sums))
     if in_lanes:
-        scattered = cut(scatter_planes.over(VECTOR=1), program, outer, inner, dtype, False, again=True)
+        scattered = cut(scatter_planes.over(VECTOR=1), program, outer, inner, dtype, False, True, wide_sums)
         _, _, _, rows, where = scattered.given
         return replace(scattered, given=(outer, given.g, offsets, rows, where))
     chunk = inner
@@ -164,13 +168,9 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
         chunk = -(-chunk // (2 * lanes)) * lanes
     where = (given.band_axis, given.slab, given.out_slab, *given.where[3:], chunk)
     units = outer * -(-inner // chunk)
-    return Job(
-        scatter_channels,
-        (inner, given.g, offsets, first_reached(given), where),
-        units,
-        0,
-        0,
-    )
+    room = in_lines(2 * given.where[3] * inner) if wide_sums else 0
+    arguments = (inner, given.g, offsets, first_reached(given), where)
+    return Job(scatter_channels, arguments, units, room, int(wide_sums))
 
 
 @prepares
