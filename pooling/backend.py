@@ -42,9 +42,11 @@ DTYPES = "?bBhHiIlLqQefd"
 def computed_in(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype in which arrays of `dtype` are pooled: in this machine's byte order, and float32 for ml_dtypes' bfloat16."""
     # A look at the kind first: NumPy takes 2 us to say a dtype's name.
-    if dtype.kind == "V" and dtype.name == "bfloat16":  # which NumPy can't compare
-        return np.dtype(np.float32)
-    return dtype if dtype.isnative else dtype.newbyteorder("=")
+    if dtype.kind == "V":
+        return np.dtype(np.float32) if dtype.name == "bfloat16" else dtype  # which NumPy can't compare
+    if (dtype.isnative and dtype.fields is None) or dtype.char not in DTYPES:
+        return dtype
+    return np.dtype(dtype.char)  # numbers whose parts have names, too, are numbers
 
 
 Kept = tuple[Array, ...]
