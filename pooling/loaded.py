@@ -43,7 +43,14 @@ def contents() -> dict[str, bytes] | None:
 
 
 def read(module: str) -> bytes:
-    """A module's source; without one, all that the package is loaded from; nothing where that can't be known."""
+    """A module's source; in a package without sources, all that it is loaded from; nothing where there is no such module."""
+    source = _source(module)
+    if source or _source(PACKAGE):
+        return source
+    return b"".join((contents() or {}).values())
+
+
+def _source(module: str) -> bytes:
     base = os.path.join(_folder(), *module.split(".")[1:])
     loader = _loader(sys.modules[PACKAGE])
     for path in (f"{base}.py", os.path.join(base, "__init__.py")):
@@ -51,7 +58,7 @@ def read(module: str) -> bytes:
             return bytes(loader.get_data(path))
         except (OSError, AttributeError):
             continue
-    return b"".join((contents() or {}).values())
+    return b""
 
 
 def _loader(module: ModuleType) -> Any:

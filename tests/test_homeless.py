@@ -27,12 +27,12 @@ pwd.getpwuid = unknown
 """
 """As for a user whom the system doesn't know."""
 
-WORKS = STEP + "print(step('numba_loops'), step('auto'))\n"
+WORKS = STEP + "print(step('numba_loops'), step('strided_slices'))\n"
 KEEPS = """
 from pooling.tune.store import store
-layer = (x.shape, x.dtype, pooling.MaxPool(2))
-tuned = pooling.tune([layer], budget_s=1)
-print(tuned.kept, pooling.pick(*layer) in pooling.backends())
+from pooling.tune.wisdom import Measured, Record
+kept = store.add("a layer", Record("simd", "", {"simd": Measured("", "2025-01-01", 2.0, 1.0, 3.0, 5)}))
+print(kept, pooling.pick(x.shape, x.dtype, pooling.MaxPool(2)) in pooling.backends())
 """
 INFO = "import runpy; sys.argv = ['pooling', 'info', *sys.argv[1:]]; runpy.run_module('pooling', run_name='__main__')\n"
 

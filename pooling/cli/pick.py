@@ -89,4 +89,9 @@ def _source(name: str) -> str:
     """The file of a trick: of a backend, that which its passes are defined in."""
     backend = pooling.backend(name)
     run = next(iter(backend.ops.values()))
-    return inspect.getsource(sys.modules[run.forward.__module__])
+    try:
+        return inspect.getsource(sys.modules[run.forward.__module__])
+    except OSError:
+        raise pooling.PoolingError(
+            f"the source of {name} is not here: pooling was installed as bytecode alone"
+        ) from None

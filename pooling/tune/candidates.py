@@ -22,8 +22,11 @@ QUICK_TO_PREPARE = "numba_loops"
 """Of windows drawn for single planes, a thousand in a batch, it asks only for a table; others make more of each."""
 
 IMPORT = re.compile(rb"^\s*(?:from\s+(pooling[\w.]*)\s+import\s+(\w+)|import\s+(pooling[\w.]*))", re.MULTILINE)
-PLUMBING = ("pooling.backend", "pooling.window", "pooling.errors")
-"""Definitions that all share: a change there is no reason to measure everything anew."""
+PLUMBING = (
+    *("pooling.backend", "pooling.window", "pooling.errors"),
+    *("pooling.available", "pooling.cache", "pooling.loaded", "pooling.places"),
+)
+"""What all share, and what is done before a first call: a change there is no reason to measure everything anew."""
 
 
 def sort_out(facts: Facts) -> tuple[list[str], dict[str, str]]:
