@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pooling.available import imports, missing
 from pooling.errors import DTypeError, PoolingError
 from pooling.lazy import cached_property
 from pooling.window import Window
@@ -39,9 +40,13 @@ DTYPES = "?bBhHiIlLqQefd"
 
 
 def computed_in(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype in which arrays of `dtype` are pooled: float32 for the bfloat16 of ml_dtypes, which NumPy can't compare."""
+    """The dtype in which arrays of `dtype` are pooled: in this machine's byte order, and float32 for ml_dtypes' bfloat16."""
     # A look at the kind first: NumPy takes 2 us to say a dtype's name.
-    return np.dtype(np.float32) if dtype.kind == "V" and dtype.name == "bfloat16" else dtype
+    if dtype.kind == "V":
+        return np.dtype(np.float32) if dtype.name == "bfloat16" else dtype  # which NumPy can't compare
+    if (dtype.isnative and dtype.fields is None) or dtype.char not in DTYPES:
+        return dtype
+    return np.dtype(dtype.char)  # numbers whose parts have names, too, are numbers
 
 
 Kept = tuple[Array, ...]
@@ -198,7 +203,8 @@ class Backend:
     keeps_x
         Tie policies under which max backward reads x and y again, so that nobody may overwrite them in between.
     compiled
-        Whether its arithmetic never tells NumPy of invalid values and overflows, which are answers here like any other.
+        Whether Numba compiles it. Then its arithmetic never tells NumPy of invalid values and overflows, which are answers here
+        like any other.
     reference_only
         Whether it is here to be right and readable, and never to be picked.
     specialize
@@ -226,7 +232,11 @@ class Backend:
         >>> pooling.backend("strided_reshape").why_not((1, 1, 8, 8), "float32", pooling.MaxPool(3, stride=2))
         'its windows overlap: writing through a view in which they share cells would lose gradient'
         """
-        problem, dtype = as_problem(operator, shape), computed_in(as_dtype(dtype))
+        reason = self.refuses(as_problem(operator, shape), computed_in(as_dtype(dtype)))
+        return missing() if reason is None and self.compiled and not imports() else reason
+
+    def refuses(self, problem: Problem, dtype: np.dtype[Any]) -> str | None:
+        """The same, without importing Numba to see whether that works."""
         if problem.op not in self.ops:
             return f"it has no {problem.op} pooling"
         kinds = self.kinds if problem.op == "max" else "f"
@@ -234,4 +244,4 @@ class Backend:
             return f"its {problem.op} pooling does not take {dtype}"
         if problem.op == "max" and problem.ties not in self.ties:
             return f"its backward has no ties={problem.ties!r}, only {', '.join(self.ties)}"
-        return self.limits(problem, dtype)
+        return (missing() if self.compiled else None) or self.limits(problem, dtype)

@@ -205,6 +205,10 @@ class Operator:
         name = auto(problem, outer, inner, computed_in(dtype), training) if self.backend == "auto" else self.backend
         chosen = backend(name)
         reason = chosen.why_not(shape, dtype, problem)
+        if reason is not None and self.backend == "auto":  # Numba can't be imported, which is only known now
+            name = auto(problem, outer, inner, computed_in(dtype), training)
+            chosen = backend(name)
+            reason = chosen.why_not(shape, dtype, problem)
         if reason is not None:
             error = DTypeError if "does not take" in reason else UnsupportedError
             raise error(f"backend={name!r} can't do this: {reason}; use backend='auto' or another one")

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.mnist.idx import IMAGES, LABELS, DataError, parse, read
+from pooling.places import NoPlace, user_folder
 
 FILES = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -105,11 +106,13 @@ def prepared(images: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[np.flo
 
 def download() -> Path:
     """MNIST's folder in the user's cache, downloaded first where it is not there."""
-    import platformdirs
     import pooch
     import requests
 
-    cache = Path(platformdirs.user_cache_dir("pooling", appauthor=False)) / "mnist"
+    try:
+        cache = Path(user_folder("cache"), "mnist")
+    except NoPlace as error:
+        raise DataError(f"{error}, so that nothing can be kept; set POOLING_DATA_DIR to a folder with MNIST") from None
     for name, digest in FILES.items():
         target = cache / name
         if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == digest:

@@ -59,7 +59,7 @@ def find_maxima(
                 for w in range(s[W_OUT]):
                     e, f, g = d, s[D_OUT] + h, s[D_OUT] + s[H_OUT] + w
                     for c in range(x.shape[4]):
-                        best, winner = low, -1
+                        best, winner = low, np.int64(-1)  # which, as plain Python, fits into what holds taps, too
                         for i in range(rows[e, 2]):
                             z = rows[e, 0] + i * s[D_STEP]
                             for j in range(rows[f, 2]):
@@ -135,7 +135,7 @@ def add_cells(x: Any, y: Any, divisors: Any, s: Any, rows: Any, start: int, stop
                 for w in range(s[W_OUT]):
                     e, f, g = d, s[D_OUT] + h, s[D_OUT] + s[H_OUT] + w
                     for c in range(x.shape[4]):
-                        total = 0.0
+                        total = np.float64(0)  # 0.0, to plain Python, is as wide as what is added to it
                         for i in range(rows[e, 2]):
                             z = rows[e, 0] + i * s[D_STEP]
                             for j in range(rows[f, 2]):

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from pooling.available import DISABLED, disabled, imports, missing
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
 from pooling.forks import prepares
 from pooling.lazy import cached_property
@@ -224,8 +225,10 @@ def converts_halves() -> bool:
 
 
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
-    if dtype == np.float16 and not converts_halves():
-        return "this CPU has no instructions that convert float16"
+    if disabled():
+        return DISABLED
+    if dtype == np.float16 and not (imports() and converts_halves()):
+        return missing() or "this CPU has no instructions that convert float16"
     if problem.window.ndim > 3:
         return f"its loops are written out for up to 3 spatial dimensions, not {problem.window.ndim}"
     return None

@@ -138,7 +138,7 @@ def facts(
     if isinstance(shape, str) or not isinstance(shape, Sequence):
         raise PoolingError(f"shape={shape!r}: give the input's shape, such as (64, 20, 24, 24)")
     sizes = tuple(as_int("shape", size, shape, least=0) for size in shape)
-    element = computed_in(as_dtype(dtype)).newbyteorder("=")
+    element = computed_in(as_dtype(dtype))
     threads = get_num_threads() if threads is None else as_int("threads", threads, threads, least=1)
     problem = as_problem(operator, sizes)
     if isinstance(operator, Problem):

@@ -10,6 +10,7 @@ over such cells. The prices of each backend, for each op, direction, layout and 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -23,7 +24,7 @@ SURE = 0.6
 """What part of the time of the first of PREFERENCE another must be expected to take to be taken instead: expectations are off by
 as much. Without it the worst choice at a problem left out of the fit took 5.5 times as long as the fastest, with it 2."""
 
-PATH = os.path.join(os.path.dirname(__file__), "rule.json")
+PATH = os.path.join(next(iter(sys.modules["pooling.tune"].__path__)), "rule.json")
 
 TERMS = (
     "call",
@@ -46,11 +47,19 @@ def rule() -> dict[str, Any]:
     import json
 
     try:
-        with open(PATH, encoding="utf-8") as file:
-            found = json.load(file)
+        found = json.loads(_text())
         return {part: dict(found[part]) for part in ("prices", "splits", "floors")}
     except (OSError, ValueError, KeyError, TypeError):
         return {"prices": {}, "splits": {}, "floors": {}}
+
+
+def _text() -> bytes:
+    """What the file holds; its package may have been imported from an archive."""
+    loader: Any = getattr(__spec__, "loader", None)
+    if hasattr(loader, "get_data"):
+        return bytes(loader.get_data(PATH))
+    with open(PATH, "rb") as file:
+        return file.read()
 
 
 def cases(facts: Facts, backend: str) -> tuple[str, ...]:
