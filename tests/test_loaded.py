@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 import pooling.loaded
-from pooling import cache
 from tests.processes import run_python
 
 SOURCE = Path(pooling.loaded.__file__).parent

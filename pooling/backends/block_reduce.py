@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
+from pooling.backends._sums import finite_mean
 from pooling.backends._tiles import covered, needs_tiles, zero_uncovered
 from pooling.taps import nan_taps, settle_zeros, summed_in, wide
 
@@ -53,6 +54,7 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     zero_uncovered(dx, problem)
 
 
+@finite_mean
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     # np.mean adds along short axes one after the other: of many cells in float64.
     dtype = summed_in(x.dtype, problem.window.n_taps)

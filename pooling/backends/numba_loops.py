@@ -23,7 +23,7 @@ import numpy as np
 from pooling.axis import Axis
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.backends._norms import with_infinity
-from pooling.backends._sums import pays_in_wide_sums
+from pooling.backends._sums import again_scaled, narrow, pays_in_wide_sums
 from pooling.jit import kernel
 from pooling.memory import empty
 from pooling.taps import NOBODY, kept_taps, lowest, summed_in, tap_dtype
@@ -253,19 +253,29 @@ def room_for_sums(dx: Array, problem: Problem) -> Array:
 
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    divisors = per_output(problem.divisors(np.float64), problem.window)
-    arrays = (as_3d(x), as_3d(y), divisors, *walks(problem.window))
-    split(lambda start, stop: add_cells(*arrays, start, stop), len(x), x.nbytes)
+    means(x, y, problem)
+    again_scaled(lambda given, result: means(given, result, problem), x, y, problem)
     return ()
 
 
 def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
+    shares(dy, dx, problem)
+    again_scaled(lambda given, result: shares(given, result, problem), dy, dx, problem)
+
+
+def means(x: Array, y: Array, problem: Problem) -> None:
+    divisors = per_output(problem.divisors(np.float64), problem.window)
+    arrays = (as_3d(x), as_3d(y), divisors, *walks(problem.window))
+    split(lambda start, stop: add_cells(*arrays, start, stop), len(x), x.nbytes)
+
+
+def shares(dy: Array, dx: Array, problem: Problem) -> None:
     divisors = per_output(problem.divisors(np.float64), problem.window)
     total = room_for_sums(dx, problem)
     arrays = (as_3d(dy), divisors, *walks(problem.window), as_3d(total))
     split(lambda start, stop: spread_cells(*arrays, start, stop), len(dx), dx.nbytes)
     if total is not dx:
-        dx[...] = total
+        narrow(total, dx)
 
 
 def norm_of(problem: Problem) -> tuple[Array, float, bool]:
@@ -285,7 +295,7 @@ def lp_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     (x, y), dy, out = map(as_3d, kept), as_3d(dy), as_3d(total)
     split(lambda start, stop: spread_slopes(dy, x, y, *norm, shape, rows, out, start, stop), len(dx), dx.nbytes)
     if total is not dx:
-        dx[...] = total
+        narrow(total, dx)
 
 
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
+from pooling.backends._sums import finite_mean
 from pooling.backends._tiles import needs_tiles, tiles, winners, zero_uncovered
 from pooling.taps import bits, settle_zeros, summed_in, wide
 
@@ -36,6 +37,7 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     zero_uncovered(dx, problem)
 
 
+@finite_mean
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     boxes, inside = tiles(x, problem)
     dtype = summed_in(x.dtype, problem.window.n_taps)

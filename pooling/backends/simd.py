@@ -31,6 +31,7 @@ import numpy as np
 
 from pooling.available import DISABLED, disabled, imports, missing
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
+from pooling.backends._sums import again_scaled, narrow
 from pooling.forks import prepares
 from pooling.lazy import cached_property
 from pooling.memory import empty
@@ -125,41 +126,44 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
         _, x, y = (array.astype(np.float64) for array in kept)
         total = empty(dx.shape, x.dtype)
         max_backward(dy.astype(np.float64), max_forward(x, problem, y, True), problem, total)
-        dx[...] = total
+        narrow(total, dx)
         return
     backward(passes_after(problem, dx, kept[0]), dy, kept[0], dx, *kept[1:])
 
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    forward(passes_for(problem, y), x, y, None)
+    if forward(passes_for(problem, y), x, y, None):
+        again_scaled(lambda given, result: forward(passes_for(problem, result), given, result, None), x, y, problem)
     return ()
 
 
 def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-    backward(passes_for(problem, dx), dy, None, dx)
+    if backward(passes_for(problem, dx), dy, None, dx):
+        again_scaled(lambda given, result: backward(passes_for(problem, result), given, None, result), dy, dx, problem)
 
 
-def forward(passes: Passes, x: Array, y: Array, taps: Array | None) -> None:
-    """Run the op's forward pass."""
+def forward(passes: Passes, x: Array, y: Array, taps: Array | None) -> bool:
+    """Run the op's forward pass. Whether some sum may have overflowed."""
     if passes.turned:
         result = empty((len(y) * y.shape[-1], *y.shape[1:-1], 1), y.dtype)
-        forward(passes.of_planes(result), channels_to_planes(x), result, taps)
+        overflowed = forward(passes.of_planes(result), channels_to_planes(x), result, taps)
         planes_to_channels(result, y)
-        return
-    passes.job(y, False).run(x, y, taps)
+        return overflowed
+    overflowed = passes.job(y, False).run(x, y, taps)
     if passes.empties:
         fill_empty(passes, y, taps)
+    return overflowed
 
 
-def backward(passes: Passes, dy: Array, taps: Array | None, dx: Array, *tied: Array) -> None:
-    """Run the op's backward pass. `tied` are x and y where several cells may win."""
+def backward(passes: Passes, dy: Array, taps: Array | None, dx: Array, *tied: Array) -> bool:
+    """Run the op's backward pass. Whether some sum may have overflowed. `tied` are x and y where several cells may win."""
     if passes.turned:
         result = empty((len(dx) * dx.shape[-1], *dx.shape[1:-1], 1), dx.dtype)
         planes = map(channels_to_planes, tied)
-        backward(passes.of_planes(result), channels_to_planes(dy), taps, result, *planes)
+        overflowed = backward(passes.of_planes(result), channels_to_planes(dy), taps, result, *planes)
         planes_to_channels(result, dx)
-        return
-    passes.job(dx, True).run(dy, dx, taps, *tied)
+        return overflowed
+    return passes.job(dx, True).run(dy, dx, taps, *tied)
 
 
 @lru_cache(maxsize=256)
