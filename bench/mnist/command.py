@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bench.environment import machine, source, versions
-from bench.mnist.data import Dataset
+from bench.mnist.data import Dataset, named
 from bench.mnist.ladder import FASTEST, LADDER
 from bench.mnist.networks import POOLS, design_of
 from bench.mnist.train import History, Settings, train
@@ -132,8 +132,9 @@ def race(
             progress=lambda part: bar.update(task, completed=part),
         )
     if memory:
+        folder = named(data_dir)  # a whole path: the processes work in another folder
         for one in found:
-            one.peak_mb = round(peak_mb(one.name, settings, str(data_dir) if data_dir else None), 1)
+            one.peak_mb = round(peak_mb(one.name, settings, str(folder) if folder else None), 1)
     images = min(settings.images or len(dataset.images), len(dataset.images))
     outcome = Race(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
