@@ -61,7 +61,7 @@ class Design:
         return (n - self.size + 1 - self.kernel) // self.stride + 1
 
     def check(self, shape: tuple[int, ...], classes: int) -> None:
-        """PoolingError where images of this size leave a layer nothing, or where the data have more classes than it has outputs."""
+        """PoolingError where images of this size leave a layer nothing, or the data have more classes than it has outputs."""
         height, width = shape[:2]
         for _ in self.filters:
             height, width = self.pooled(height), self.pooled(width)
