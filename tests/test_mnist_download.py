@@ -313,6 +313,20 @@ def test_a_cache_that_cannot_be_written_is_named(cache: Path, serve: Any, monkey
     assert not server.asked
 
 
+@pytest.mark.parametrize("home", ["~/.cache", "relative"])
+def test_without_a_home_nothing_is_kept_in_the_current_folder(
+    home: str, serve: Any, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(good)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "MIRRORS", (server.url,))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: home)
+    with pytest.raises(DataError, match="no home directory to keep MNIST in; set POOLING_DATA_DIR"):
+        data.download()
+    assert not server.asked
+    assert not list(tmp_path.iterdir())
+
+
 DOWNLOADER = """
 import sys
 from bench.mnist import data

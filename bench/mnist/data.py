@@ -142,11 +142,13 @@ def download() -> Path:
     Raises
     ------
     DataError
-        No mirror has a file, or the cache can't be written.
+        No mirror has a file, or there is no cache that can be written.
     """
     import platformdirs
 
     cache = Path(platformdirs.user_cache_dir("pooling", appauthor=False)) / "mnist"
+    if not cache.is_absolute():  # in a container, say: a folder called ~ is nobody's cache
+        raise DataError("there is no home directory to keep MNIST in; set POOLING_DATA_DIR to a copy")
     mirrors = list(MIRRORS)
     for name, digest in FILES.items():
         target = cache / name
