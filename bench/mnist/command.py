@@ -50,10 +50,11 @@ def run(dataset: Dataset, **options: Any) -> History:
     Raises
     ------
     PoolingError
-        An option has a value that isn't one of its own.
+        An option has a value that isn't one of its own, or the network does not do for the data.
     """
     check(options)
     settings = Settings(**options)
+    settings.check(dataset)
     console = Console()
     console.print(f"{dataset.name}: {dataset.note}", highlight=False)
     images = min(settings.images or len(dataset.images), len(dataset.images))
@@ -118,6 +119,7 @@ def race(
     if find_spec("torch") is None:
         raise PoolingError("race needs PyTorch: pip install torch, or make peers")
     settings = Settings(**options)
+    settings.check(dataset)
     forms = FORMS if compiled else FORMS[:2]
     console = Console(stderr=True)
     with Progress(TextColumn("racing"), BarColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
