@@ -1,4 +1,7 @@
-"""Benchmarks run once, as tests, unless an option such as ``--benchmark-only`` asks for times; tests see no user's wisdom."""
+"""Benchmarks run once, as tests, unless an option such as ``--benchmark-only`` asks for times; tests see no user's wisdom.
+
+Hypothesis gives the same examples in every run, and takes the time it needs: a busy machine is no fault of what is tested.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,26 @@ import os
 import shlex
 
 import pytest
+
+
+def make_examples_steady() -> None:
+    """A profile for all tests, where Hypothesis is installed: benchmarks do without it."""
+    try:
+        from hypothesis import HealthCheck, settings
+        from hypothesis.internal.conjecture import providers
+    except ImportError:
+        return
+    slow = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+    settings.register_profile("steady", deadline=None, derandomize=True, database=None, suppress_health_check=slow)
+    settings.load_profile("steady")
+    # It also draws constants from the sources of whatever modules are loaded. Which these are depends on the tests before,
+    # and so on which worker was free; no setting turns it off. Without this function examples are as they were before it.
+    if hasattr(providers, "_get_local_constants"):
+        none = providers._local_constants
+        providers._get_local_constants = lambda: none
+
+
+make_examples_steady()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-benchmark reads its options

@@ -42,7 +42,9 @@ Threads = Annotated[
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir", help="Folder with MNIST's IDX files.", show_default="POOLING_DATA_DIR, else it is downloaded"
+        "--data-dir",
+        help="Folder with IDX files called as MNIST's.",
+        show_default="POOLING_DATA_DIR, else it is downloaded",
     ),
 ]
 NetworkName = Annotated[

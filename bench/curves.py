@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
+from bench.drawing import Axes, Figure, FuncFormatter, LogLocator, NullLocator
 from bench.environment import size_text
 from bench.results import Bandwidth, Results, Timing
 from bench.studies import LAYOUTS, PASSES, SUBJECT

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
+from bench.drawing import Figure
 from bench.fit import FOLDS, Judged, Observation, cross_validate, of_file, of_results
 from bench.results import Results
 from bench.style import COLOURS, MARKERS

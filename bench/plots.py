@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-import matplotlib as mpl
-from matplotlib.figure import Figure
+from collections.abc import Callable, Iterator, Sequence
 
 from bench.curves import by_kernel, by_threads, caches, roof, size_axis
+from bench.drawing import Figure, house_style
 from bench.results import Bandwidth, Results, Timing, Training
-from bench.style import DIRECTION_NAMES, STYLE, look, ranked, svg
+from bench.style import DIRECTION_NAMES, look, ranked, svg
 from bench.workloads import Direction
 
 LAYERS = ("conv", "pool", "relu", "full", "rest")
@@ -18,22 +16,24 @@ LAYER_COLOURS = ("#56B4E9", "#D55E00", "#F0E442", "#009E73", "#999999")
 
 def pictures(results: Results) -> Iterator[tuple[str, str]]:
     """Name and SVG of every picture that the results suffice for."""
-    with mpl.rc_context(STYLE):
-        if results.of(Timing, stage="workloads"):
-            yield "steps", svg(by_workload(results, ("step",)))
-            yield "workloads", svg(by_workload(results, ("forward_train", "backward")))
-        if results.of(Timing, stage="sizes"):
-            yield "sizes", svg(by_size(results))
-        if results.of(Bandwidth):
-            yield "roofline", svg(roof(results))
-        if results.of(Timing, stage="threads"):
-            yield "threads", svg(by_threads(results))
-        if results.of(Timing, stage="kernels"):
-            yield "kernels", svg(by_kernel(results))
-        if results.of(Training, stage="epoch"):
-            yield "epochs", svg(epochs(results))
-        if results.of(Training, stage="accuracy"):
-            yield "accuracy", svg(accuracy(results))
+    for name, there, draw in drawings(results):
+        if there:
+            with house_style():  # not across the yield: the style would be the reader's, too
+                picture = svg(draw())
+            yield name, picture
+
+
+def drawings(results: Results) -> Iterator[tuple[str, bool, Callable[[], Figure]]]:
+    """Every picture's name, whether the results suffice for it, and what draws it."""
+    workloads = bool(results.of(Timing, stage="workloads"))
+    yield "steps", workloads, lambda: by_workload(results, ("step",))
+    yield "workloads", workloads, lambda: by_workload(results, ("forward_train", "backward"))
+    yield "sizes", bool(results.of(Timing, stage="sizes")), lambda: by_size(results)
+    yield "roofline", bool(results.of(Bandwidth)), lambda: roof(results)
+    yield "threads", bool(results.of(Timing, stage="threads")), lambda: by_threads(results)
+    yield "kernels", bool(results.of(Timing, stage="kernels")), lambda: by_kernel(results)
+    yield "epochs", bool(results.of(Training, stage="epoch")), lambda: epochs(results)
+    yield "accuracy", bool(results.of(Training, stage="accuracy")), lambda: accuracy(results)
 
 
 def by_workload(results: Results, directions: Sequence[Direction]) -> Figure:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
+from bench.drawing import Figure
 from bench.mnist.duel import Contestant
 from bench.mnist.ladder import LADDER
 from bench.mnist.outcome import Race, load

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench import startup
 from bench.conformance import FRAMEWORKS
+from bench.drawing import house_style, without
 from bench.environment import describe, size_text
 from bench.exhibits import EXHIBITS
 from bench.files import write_atomically
@@ -23,7 +23,7 @@ from bench.plots import pictures
 from bench.race_report import RaceSection, ladder, profiles
 from bench.results import Answer, Bandwidth, LeftOut, Results, TieExample, Timing, Training, Verdict
 from bench.studies import LAYOUTS, SUBJECT
-from bench.style import DIRECTION_NAMES, STYLE, ranked, svg
+from bench.style import DIRECTION_NAMES, ranked, svg
 from bench.targets import outcomes
 from bench.versus import Duel, Summary, geometric_mean, prices, reached, summaries
 
@@ -34,16 +34,17 @@ PURE = "strided_slices"
 """The fastest in NumPy alone."""
 
 
+@without("SOURCE_DATE_EPOCH")  # SciPy, too, can't be imported where it is no number
 def write(results: Results, folder: Path) -> Path:
     """Write the pictures and index.html, which needs nothing else, into `folder`; the page's path."""
     drawn = dict(pictures(results))
     fit = FitSection.of(results, folder / "results" / "rule.json")
     if fit.judged:
-        with mpl.rc_context(STYLE):
+        with house_style():
             drawn["rule"] = svg(fit.picture())
     race = RaceSection.of(folder)
     if race.races:
-        with mpl.rc_context(STYLE):
+        with house_style():
             drawn["race"] = svg(race.picture())
     for name, text in drawn.items():
         write_atomically(folder / f"{name}.svg", text)

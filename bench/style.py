@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import Any
 
-from matplotlib.figure import Figure
-
+from bench.drawing import Figure
 from bench.results import Results, Timing
 from bench.workloads import Direction
 
@@ -20,17 +19,6 @@ MARKERS = "xvs^Do*P"
 PEER_COLOURS = ("#AA3377", "#661100", "#228833", "#332288", "#887711", "#117788", "#4477AA")
 PEER_MARKERS = "sDo^v<>"
 """Frameworks are drawn hollow and with dashed lines: whatever is filled is ours."""
-
-STYLE = {
-    "svg.hashsalt": "pooling",
-    "svg.fonttype": "path",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-}
 
 DIRECTION_NAMES: dict[Direction, str] = {
     "forward": "forward (inference)",

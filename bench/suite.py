@@ -180,6 +180,8 @@ def plan(
     ------
     ResultsError
         No task has a name like those in `only`.
+    PoolingError
+        The images are too small for a network that is trained.
     """
     taking_part = tuple(backends() if contenders is None else contenders)
     dataset = mnist.load(data_dir)
@@ -239,6 +241,7 @@ def tasks_of(preset: Preset, threads: int, contenders: tuple[Contender, ...], da
     for network in effort.networks:
         for pool in kinds:
             settings = Settings(network, pool, epochs=effort.epochs, images=effort.images, threads=threads)
+            settings.check(dataset)  # now, and not when most is measured
             yield accuracy_task(settings, tested)
     racing = [
         Settings(backend=c.name, ties=c.ties, epochs=1, images=effort.epoch_images, threads=threads)
@@ -246,6 +249,7 @@ def tasks_of(preset: Preset, threads: int, contenders: tuple[Contender, ...], da
         if c.kind == "backend" and not c.reference_only
     ]
     if racing:
+        racing[0].check(dataset)
         yield epoch_task(racing, dataset)
     sized = tuple(c for c in contenders if c.name in SIZED)
     for workload in ladder(preset):

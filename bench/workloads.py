@@ -24,7 +24,7 @@ IntOrTuple = int | tuple[int, ...]
 Padding = int | tuple[int, ...]
 Preset = Literal["quick", "standard", "full"]
 Direction = Literal["forward", "forward_train", "backward", "step"]
-Values = Literal["relu", "normal", "nan"]
+Values = Literal["relu", "normal", "nan", "level"]
 
 PRESETS: tuple[Preset, ...] = ("quick", "standard", "full")
 DIRECTIONS: tuple[Direction, ...] = ("forward", "forward_train", "backward", "step")
@@ -35,6 +35,9 @@ LARGEST = 200_000
 
 NANS = 0.01
 """The part of an input of values "nan" that is NaN."""
+
+LEVEL, UNEVENNESS = 0.1, 1 / 64
+"""Mean and relative spread of an input of values "level"."""
 
 SMALL_BATCH = (3, 7)
 """N and C of :meth:`Workload.small`: 21 planes, which is no multiple of any vector's lanes."""
@@ -169,11 +172,14 @@ class Workload:
     def input(self, values: Values | None = None, seed: int = 0) -> Array:
         """What a layer before might give: normal values, or those after ReLU, where half are 0 and whole windows tie.
 
-        "nan" is "relu" with some cells that are NaN. By default the workload's own values.
+        "nan" is "relu" with some cells that are NaN. "level" is 0.1 nearly everywhere: the rounding errors of a long sum
+        then all have one sign, where those of scattered values cancel. By default the workload's own values.
         """
         values = values or self.values
         rng = np.random.default_rng(seed)
         x = rng.standard_normal(self.array_shape, np.float32)
+        if values == "level":
+            return (LEVEL * (1 + UNEVENNESS * x)).astype(self.dtype, copy=False)
         if values != "normal":
             np.maximum(x, 0, out=x)
         if values == "nan":

@@ -24,17 +24,23 @@ def as_plain_array(name: str, value: Any) -> Array:
 
 def as_array(name: str, value: Any) -> Array:
     """`value` as a C-contiguous and aligned array of a dtype that pooling knows; a copy only if it is not one already."""
-    if type(value) is np.ndarray and value.flags.carray and value.dtype.char in DTYPES and value.dtype.isnative:
+    if type(value) is np.ndarray and value.flags.carray and is_plain(value.dtype):
         return value  # as most often, in half the time
     array = as_plain_array(name, value)
-    if computed_in(array.dtype).char not in DTYPES:
+    known = computed_in(array.dtype)
+    if known.char not in DTYPES:
         raise DTypeError(
             f"{name} has dtype {array.dtype}: pooling takes bool, integers, float16, float32 and float64; "
             f"pass {name}.astype(np.float32)"
         )
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.kind != "V" and not is_plain(array.dtype):
+        array = array.astype(known)
     return in_order(array)
+
+
+def is_plain(dtype: np.dtype[Any]) -> bool:
+    """Whether kernels know numbers of this dtype as they lie in memory."""
+    return dtype.char in DTYPES and dtype.isnative and dtype.fields is None
 
 
 def in_order(array: Array) -> Array:
@@ -61,7 +67,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *sources: 
         raise PoolingError("out is a masked array, whose mask pooling would not set: pass out.data")
     if not isinstance(out, np.ndarray):
         raise PoolingError(f"out is {type(out).__name__}: it must be a NumPy array of shape {shape} and dtype {dtype}")
-    if out.shape != shape or out.dtype != dtype:
+    if out.shape != shape or out.dtype != dtype or out.dtype.fields is not None:  # which is equal to a dtype without
         raise PoolingError(
             f"out has shape {out.shape} and dtype {out.dtype}: the result has {shape} and {dtype}; pass such an array, or none"
         )

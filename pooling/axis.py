@@ -9,6 +9,7 @@ that a backend that asks them need not know which of the two it has.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -72,6 +73,11 @@ class Axis:
     def disjoint(self) -> bool:
         """Whether no cell belongs to two windows."""
         return self.out <= 1 or self.span <= self.stride
+
+    @property
+    def most_over(self) -> int:
+        """To how many windows a cell belongs at most."""
+        return min(-(-self.kernel // (self.stride // math.gcd(self.stride, self.dilation))), max(self.out, 0))
 
     @property
     def padded(self) -> bool:
@@ -154,6 +160,12 @@ class Regions:
     @cached_property
     def disjoint(self) -> bool:
         return all(stop <= start for stop, start in zip(self.stops, self.starts[1:], strict=False))
+
+    @cached_property
+    def most_over(self) -> int:
+        opened = np.bincount(self.starts, minlength=self.size + 1)
+        closed = np.bincount(self.stops, minlength=self.size + 1)
+        return int(np.cumsum(opened[: self.size + 1] - closed).max(initial=0))
 
     @cached_property
     def padded(self) -> bool:

@@ -9,13 +9,14 @@ of a backend each live in one place above them (`operators.py`), and no backend 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pooling.available import imports, missing
 from pooling.errors import DTypeError, PoolingError, shown
 from pooling.lazy import cached_property
 from pooling.window import Window
@@ -40,9 +41,13 @@ DTYPES = "?bBhHiIlLqQefd"
 
 
 def computed_in(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype in which arrays of `dtype` are pooled: float32 for the bfloat16 of ml_dtypes, which NumPy can't compare."""
+    """The dtype in which arrays of `dtype` are pooled: in this machine's byte order, and float32 for ml_dtypes' bfloat16."""
     # A look at the kind first: NumPy takes 2 us to say a dtype's name.
-    return np.dtype(np.float32) if dtype.kind == "V" and dtype.name == "bfloat16" else dtype
+    if dtype.kind == "V":
+        return np.dtype(np.float32) if dtype.name == "bfloat16" else dtype  # which NumPy can't compare
+    if (dtype.isnative and dtype.fields is None) or dtype.char not in DTYPES:
+        return dtype
+    return np.dtype(dtype.char)  # numbers whose parts have names, too, are numbers
 
 
 Kept = tuple[Array, ...]
@@ -77,6 +82,8 @@ class Problem:
         Lp only: sum x ** p instead of abs(x) ** p.
     scale_partial
         Lp only: weigh a window's sum as if it had no cell less than the others.
+    fitted
+        The window was made for the array's size: arrays of another size have another one. No result depends on this field.
     drawn
         The window is one of many that are drawn for single planes: whatever has much to prepare for each is slow.
     """
@@ -89,6 +96,7 @@ class Problem:
     p: float = 2.0
     signed: bool = False
     scale_partial: bool = False
+    fitted: bool = field(default=False, repr=False)
     drawn: bool = False
 
     @cached_property
@@ -167,6 +175,10 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
     raise DTypeError(f"dtype={shown(dtype)}: NumPy knows no such dtype; give one such as 'float32' or x.dtype")
 
 
+def _nothing_to_specialize(problem: Problem, inner: int, dtype: np.dtype[Any]) -> None:
+    """Most backends compile nothing, or the same for all sizes."""
+
+
 def _no_limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
     return None
 
@@ -192,9 +204,13 @@ class Backend:
     keeps_x
         Tie policies under which max backward reads x and y again, so that nobody may overwrite them in between.
     compiled
-        Whether its arithmetic never tells NumPy of invalid values and overflows, which are answers here like any other.
+        Whether Numba compiles it. Then its arithmetic never tells NumPy of invalid values and overflows, which are answers here
+        like any other.
     reference_only
         Whether it is here to be right and readable, and never to be picked.
+    specialize
+        Called with a problem, `inner`, and the dtype of the arrays: what the backend would compile for them after some calls,
+        it compiles at the next one. To be called before it is timed.
     """
 
     name: str
@@ -206,12 +222,13 @@ class Backend:
     keeps_x: tuple[Ties, ...] = ()
     compiled: bool = False
     reference_only: bool = False
+    specialize: Callable[[Problem, int, np.dtype[Any]], None] = _nothing_to_specialize
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A backend of the registry is copied, and pickled, as its name: in another process it is the one that is there."""
         if _registry().get(self.name) is self:
             return _registered, (self.name,)
-        return Backend, tuple(getattr(self, field.name) for field in fields(self))
+        return Backend, tuple(getattr(self, one.name) for one in fields(self))
 
     def why_not(self, shape: Sequence[int], dtype: DTypeLike, operator: Describes | Problem) -> str | None:
         """The reason why this backend can't do `operator` on arrays of `shape` and `dtype`, or None when it can.
@@ -222,7 +239,11 @@ class Backend:
         >>> pooling.backend("strided_reshape").why_not((1, 1, 8, 8), "float32", pooling.MaxPool(3, stride=2))
         'its windows overlap: writing through a view in which they share cells would lose gradient'
         """
-        problem, dtype = as_problem(operator, shape), computed_in(as_dtype(dtype))
+        reason = self.refuses(as_problem(operator, shape), computed_in(as_dtype(dtype)))
+        return missing() if reason is None and self.compiled and not imports() else reason
+
+    def refuses(self, problem: Problem, dtype: np.dtype[Any]) -> str | None:
+        """The same, without importing Numba to see whether that works."""
         if problem.op not in self.ops:
             return f"it has no {problem.op} pooling"
         kinds = self.kinds if problem.op == "max" else "f"
@@ -230,7 +251,7 @@ class Backend:
             return f"its {problem.op} pooling does not take {dtype}"
         if problem.op == "max" and problem.ties not in self.ties:
             return f"its backward has no ties={problem.ties!r}, only {', '.join(self.ties)}"
-        return self.limits(problem, dtype)
+        return (missing() if self.compiled else None) or self.limits(problem, dtype)
 
 
 def _registry() -> Mapping[str, Backend]:

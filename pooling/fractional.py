@@ -36,6 +36,7 @@ class Fractional:
     output_ratio: Any
 
     keepdims = True
+    fitted = True
     dimensions = "an int pools over x.ndim - 2 dimensions, a tuple over as many as it has entries"
 
     @property

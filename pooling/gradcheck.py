@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pooling.accuracy import check_accuracy, index, most, shown
 from pooling.errors import GradientError, PoolingError
 
 Array = NDArray[Any]
@@ -64,6 +65,7 @@ def gradcheck(
     directions: int = 6,
     seed: int = 0,
     shifts: bool | None = None,
+    accuracy: bool | None = None,
     arguments: tuple[Any, ...] = (),
 ) -> Checked:
     """Check that ``operator.backward`` is the gradient of ``operator.forward`` at `x`, by forward passes alone.
@@ -83,6 +85,9 @@ def gradcheck(
     shifts
         Whether pooling x + c has to give y + c, as for a maximum, or a mean whose padding does not count. None: when
         ``operator.op`` is "max".
+    accuracy
+        Whether results in float32 have to be those in float64, but for 64 units in the last place of the largest number.
+        None: when `operator` has an ``op``, as the operators of this package do, and `x` fits float32.
     arguments
         What ``forward`` takes beside x: ``arguments=(indices,)`` checks an unpooling.
 
@@ -133,6 +138,9 @@ def gradcheck(
         check.shifts()
     check.repeats()
     check.linear()
+    fits = float(np.abs(given).max()) < np.finfo(np.float32).max / 4
+    if (hasattr(operator, "op") and fits) if accuracy is None else accuracy:
+        check_accuracy(operator, given, arguments)
     rows = check.rows(min(cells, max(TABLE // given.size, 1)))
     looked_at = check.cells(cells, rows)
     for v, how in check.directions(directions):
@@ -186,8 +194,8 @@ class _Slopes:
         """The number, or the two that it may lie between."""
         low, high = float(np.vdot(dy, self.low)), float(np.vdot(dy, self.high))
         if high - low <= 1e-5 * (1 + abs(high)):
-            return _shown((low + high) / 2)
-        return f"between {_shown(low)} and {_shown(high)}"
+            return shown((low + high) / 2)
+        return f"between {shown(low)} and {shown(high)}"
 
 
 class _Check:
@@ -216,7 +224,7 @@ class _Check:
         if y.dtype != x.dtype:
             raise GradientError(f"forward made y of dtype {y.dtype} from x of {x.dtype}: expected that of x")
         if np.isnan(y).any():
-            raise GradientError(f"y is nan at output {_most(np.isnan(y))}, though x has no NaN")
+            raise GradientError(f"y is nan at output {most(np.isnan(y))}, though x has no NaN")
         return y.astype(np.float64), result[1]
 
     def forward(self, x: Array) -> Array:
@@ -236,7 +244,7 @@ class _Check:
         _unchanged("backward changed dy", given, before)
         _unchanged("backward changed x", self.given, self.x)
         if not np.isfinite(dx).all():
-            at = _most(~np.isfinite(dx))
+            at = most(~np.isfinite(dx))
             raise GradientError(f"the gradient at cell {at} is {dx[at]}, expected a finite number")
         return dx.astype(np.float64)
 
@@ -254,17 +262,17 @@ class _Check:
             moved = self.forward((self.x + c).astype(self.x.dtype))
             off = np.abs(np.subtract(moved, self.y + c, out=np.zeros(self.y.shape), where=self.live))
             if off.max(initial=0) > 64 * np.finfo(self.x.dtype).eps * abs(c):
-                at = _most(off)
+                at = most(off)
                 raise GradientError(
-                    f"pooling x{c:+g} must give y{c:+g}, but at output {at} it gives {_shown(moved[at])}, expected "
-                    f"{_shown(self.y[at] + c)}: something other than the cells of x takes part, such as padding by a number"
+                    f"pooling x{c:+g} must give y{c:+g}, but at output {at} it gives {shown(moved[at])}, expected "
+                    f"{shown(self.y[at] + c)}: something other than the cells of x takes part, such as padding by a number"
                 )
 
     def repeats(self) -> None:
         """The same call gives the same answer, whatever was called in between."""
         again = self.forward(self.x.copy())
         if not np.array_equal(again, self.y):
-            at = _most(again != self.y)
+            at = most(again != self.y)
             raise GradientError(f"forward of the same x gave {self.y[at]:.6g}, then {again[at]:.6g}, at output {at}")
         self.same(self.backward(self.dy), self.dx, "backward of the same dy and saved, a second time")
         self.forward(self.x.ravel()[::-1].reshape(self.x.shape))
@@ -278,7 +286,7 @@ class _Check:
 
     def same(self, got: Array, expected: Array, what: str) -> None:
         if np.abs(got - expected).max() > 256 * np.finfo(self.x.dtype).eps * (1 + np.abs(expected).max()):
-            at = _most(got - expected)
+            at = most(got - expected)
             raise GradientError(f"{what}: the gradient at cell {at} is {got[at]:.6g}, expected {expected[at]:.6g}")
 
     def rows(self, wanted: int) -> dict[int, Array]:
@@ -299,8 +307,8 @@ class _Check:
             got = float(self.dx.flat[cell])
             excess = slopes.excess(got, self.dy)
             if excess > sums[0]:
-                at, expected = _index(cell, self.x.shape), slopes.expected(self.dy)
-                sums = excess, f"the gradient at cell {at} is {_shown(got)}, expected {expected}"
+                at, expected = index(cell, self.x.shape), slopes.expected(self.dy)
+                sums = excess, f"the gradient at cell {at} is {shown(got)}, expected {expected}"
             paid = table[:, cell]
             low, high = (a.ravel()[outputs] for a in (slopes.low, slopes.high))
             each = np.maximum(low - paid, paid - high) - 5 * self.rounding
@@ -313,8 +321,8 @@ class _Check:
     def share(self, output: int, cell: int, slopes: _Slopes) -> str:
         """What is wrong with what `output` pays to `cell`."""
         dy = _only(np.ones(self.y.shape), output)
-        got = f"cell {_index(cell, self.x.shape)} gets {_shown(self.backward(dy).flat[cell])}"
-        return f"of a dy of 1 at output {_index(output, self.y.shape)}, {got}, expected {slopes.expected(dy)}"
+        got = f"cell {index(cell, self.x.shape)} gets {shown(self.backward(dy).flat[cell])}"
+        return f"of a dy of 1 at output {index(output, self.y.shape)}, {got}, expected {slopes.expected(dy)}"
 
     def directions(self, wanted: int) -> Iterator[tuple[Array, str]]:
         yield np.ones(self.x.shape), "together"
@@ -348,11 +356,11 @@ class _Check:
         cells = _narrowed(self.x.size, by_cells, 0)  # stops at a tie, where any one cell could be right, but not all
         if cells.stop - cells.start == 1:
             raise GradientError(self.share(output, cells.start, self.slopes(_only(np.ones(v.shape), cells.start))))
-        most, paid = _most(row), np.count_nonzero(row)
+        paid, first = np.count_nonzero(row), most(row)
         tied = "backward pays every tied cell: " if paid > 1 and np.all(row[row != 0] == 1) else ""
         raise GradientError(
-            f"{tied}of a dy of 1 at output {_index(output, self.y.shape)}, {paid} cells get up to {_shown(row[most])} each, "
-            f"the first of them cell {most}; {how} they get {_shown(float(np.vdot(row, v)))}, expected {slopes.expected(dy)}"
+            f"{tied}of a dy of 1 at output {index(output, self.y.shape)}, {paid} cells get up to {shown(row[first])} each, "
+            f"the first of them cell {first}; {how} they get {shown(float(np.vdot(row, v)))}, expected {slopes.expected(dy)}"
         )
 
     def drawn(self, these: Array, wanted: int) -> list[int]:
@@ -364,7 +372,7 @@ class _Check:
 
 def _unchanged(wrong: str, now: Array, before: Array) -> None:
     if not np.array_equal(now, before):
-        raise GradientError(f"{wrong}, at {_most(now != before)}: it must leave its inputs alone")
+        raise GradientError(f"{wrong}, at {most(now != before)}: it must leave its inputs alone")
 
 
 def _only(values: Array, part: int | slice) -> Array:
@@ -385,16 +393,3 @@ def _narrowed(n: int, excess: Callable[[slice], float], least: float) -> slice:
             break
         part = half
     return part
-
-
-def _shown(value: float) -> str:
-    return f"{0.0 if abs(value) < 1e-9 else value:.6g}"
-
-
-def _index(i: int, shape: Cell) -> Cell:
-    return tuple(map(int, np.unravel_index(i, shape)))
-
-
-def _most(values: Array) -> Cell:
-    """Where the largest magnitude is; of a mask, the first True."""
-    return _index(int(np.abs(values).argmax()), values.shape)

@@ -1,9 +1,6 @@
-"""Numba without its traps: compile at the first call, cache on disk when that is possible, never a stale cache.
+"""Numba without its traps: compile at the first call, cache on disk when that is possible (`pooling/cache.py`), never stale.
 
-Numba's own ``cache=True`` raises at decoration when no folder is writable, and does not notice that another file a
-kernel is made from has changed. Here the folder's name holds a digest of every source file of the library, beside the
-versions of Python, Numba and NumPy, so that an edit or an upgrade leads to another folder; and a folder that can't be
-written is only read, which costs the time to compile what is missing, not an error.
+Where Numba is told to compile nothing, a kernel runs as the Python function that it is, unless it is made of vectors.
 
 A kernel that others call becomes part of their code. Numba would make each function a library of its own, optimized,
 translated to machine code, callable from Python and cached, and then inline it all the same: twice the time to compile.
@@ -11,25 +8,26 @@ translated to machine code, callable from Python and cached, and then inline it 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
-import os
-import sys
 import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
+import pooling.loaded  # noqa: F401  (which remembers the state of the files that kernels are imported from)
+from pooling.available import DISABLED, disabled
+from pooling.errors import UnsupportedError
 from pooling.forks import compiling
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
 """Of every kernel. "_nrt": kernels allocate nothing, so counting references to their arrays is work for the compiler alone."""
+
+
+_kernels: dict[tuple[Any, ...], Kernel[..., Any]] = {}
+"""Kernels that others were specialised to."""
 
 
 class Kernel(Generic[P, R]):
@@ -49,11 +47,20 @@ class Kernel(Generic[P, R]):
         For a constant, so that loops over it are unrolled, or for a kernel: a loop, over one or another body. A function
         passed as an argument would do the latter too, but can't be cached on disk.
         """
-        return type(self)(self.function, self.inline, **self.bound, **bound)
+        again = self.bound.keys() & bound.keys()
+        if again:
+            raise TypeError(f"{self.function.__name__} is bound to {', '.join(sorted(again))} already")
+        return self._of(self.inline, self.bound | bound)
 
     def apart(self) -> Kernel[P, R]:
         """This kernel, never inlined: for what is called from several places, seldom, and takes long to compile."""
-        return type(self)(self.function, False, **self.bound)
+        return self._of(False, self.bound)
+
+    def _of(self, inline: bool | None, bound: dict[str, Kernel[..., Any] | int]) -> Kernel[P, R]:
+        """The one kernel with these specialisations, however often it is asked for: machine code is never freed."""
+        key = type(self), self.function, inline, frozenset(bound.items())
+        made = _kernels.get(key) or _kernels.setdefault(key, type(self)(self.function, inline, **bound))
+        return cast("Kernel[P, R]", made)
 
     @property
     def title(self) -> str:
@@ -120,13 +127,15 @@ def _seen(kernel: Kernel[..., Any]) -> types.FunctionType:
 
 def _dispatcher(kernel: Kernel[P, R]) -> Callable[P, R]:
     """The kernel as a function to be called from Python."""
-    from pooling.compiler import FunctionCache, interrupts_wait, numba
+    from pooling.compiler import interrupts_wait, numba
+
+    if disabled():
+        return _in_python(kernel)
+    from pooling.cache import attach
 
     seen = _seen(kernel)
     dispatcher: Any = numba.njit(nogil=True, **OPTIONS)(seen)
-    folder = cache_folder()
-    if folder is not None:
-        dispatcher._cache = _cache_in(folder, seen, FunctionCache)
+    attach(dispatcher, seen)
     compile_for = dispatcher._compile_for_args
 
     def uninterrupted(*args: Any, **kwargs: Any) -> Any:
@@ -137,6 +146,33 @@ def _dispatcher(kernel: Kernel[P, R]) -> Callable[P, R]:
     dispatcher._compile_for_args = uninterrupted
     compiled: Callable[P, R] = dispatcher
     return compiled
+
+
+def _in_python(kernel: Kernel[P, R]) -> Callable[P, R]:
+    """The kernel as plain Python, until Numba may compile again."""
+    import numpy as np
+
+    function = kernel.function
+    meanings = function.__globals__ | kernel.bound
+    for name in function.__code__.co_names:
+        value = meanings.get(name)
+        if isinstance(value, Kernel):
+            meanings[name] = value.over(**{n: v for n, v in kernel.bound.items() if n not in value.bound})
+    plain = types.FunctionType(function.__code__, meanings, function.__name__)
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not disabled():
+            kernel._compiled = None
+            return kernel(*args, **kwargs)
+        try:
+            with np.errstate(all="ignore"):  # as machine code, which says nothing of inf - inf either
+                result: R = plain(*args, **kwargs)
+                return result
+        except NotImplementedError:  # as Numba says it of an intrinsic
+            raise UnsupportedError(f"{function.__name__} can't run as Python: {DISABLED}; unset it") from None
+
+    return run
 
 
 def _function(kernel: Kernel[..., Any]) -> Any:
@@ -240,85 +276,6 @@ def _intrinsic(function: Any, names: Any) -> Any:
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     function.__signature__ = inspect.Signature([inspect.Parameter(name, positional) for name in ["typing", *names]])
     return intrinsic(function)
-
-
-def _cache_in(folder: Path, function: Callable[..., Any], function_cache: Any) -> Any:
-    from pooling.compiler import CompileResultCacheImpl, _CacheLocator
-
-    class Locator(_CacheLocator):
-        """Numba's question "where, and how fresh?", answered with our folder."""
-
-        def get_cache_path(self) -> str:
-            return str(folder)
-
-        def get_source_stamp(self) -> str:
-            return folder.name
-
-        def get_disambiguator(self) -> str:
-            return function.__module__
-
-    class Implementation(CompileResultCacheImpl):
-        def __init__(self, py_func: Callable[..., Any]) -> None:
-            self._lineno = py_func.__code__.co_firstlineno
-            self._locator = Locator()
-            self._filename_base = f"{py_func.__module__}.{py_func.__qualname__}-{self._lineno}"
-
-    class Cache(function_cache):
-        _impl_class = Implementation
-
-        def load_overload(self, *args: Any) -> Any:
-            try:
-                return super().load_overload(*args)
-            except Exception:  # whatever unpickling makes of a damaged file
-                return None  # compile instead
-
-        def save_overload(self, *args: Any) -> None:
-            for _ in range(2):
-                try:
-                    super().save_overload(*args)
-                    return
-                except OSError:
-                    return  # read-only or full: the next process compiles again
-                except Exception:  # a damaged index: without it, the second time works
-                    with contextlib.suppress(OSError):
-                        os.unlink(self._cache_file._index_path)
-
-    return Cache(function)
-
-
-@functools.cache
-def cache_folder() -> Path | None:
-    """Where compiled kernels of exactly this library, Python and machine code live; None when there is no such folder.
-
-    One that can't be written may hold what somebody else has compiled.
-    """
-    from pathlib import Path
-
-    root = os.environ.get("POOLING_CACHE_DIR")
-    if not root:
-        import platformdirs
-
-        root = platformdirs.user_cache_dir("pooling", appauthor=False)
-    folder = Path(root) / "kernels" / fingerprint()
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder if os.access(folder, os.R_OK | os.X_OK) else None
-
-
-@functools.cache
-def fingerprint() -> str:
-    """A digest of the library's sources and of the versions that compile them."""
-    from pathlib import Path
-
-    import llvmlite
-    import numpy as np
-
-    from pooling.compiler import numba
-
-    root = Path(__file__).parent
-    versions = repr((sys.version, np.__version__, numba.__version__, llvmlite.__version__))
-    sources = {str(path.relative_to(root)): digest(path.read_bytes()) for path in sorted(root.rglob("*.py"))}
-    return digest(versions.encode(), repr(sources).encode())[:16]
 
 
 def digest(*parts: bytes) -> str:

@@ -72,7 +72,7 @@ class Saved:
         return self.plan.backend
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def _one(problem: Problem) -> Problem:
     """One object for all equal problems: finding tables by an equal one, but not the same, takes 3 us for each."""
     return problem
@@ -85,7 +85,7 @@ def told(problem: Problem) -> str:
     if window.slides:
         words.append(f"kernel {window.kernel_size}, stride {window.stride}, padding {window.padding}")
     plain = Problem(problem.op, window)
-    rest = ((f.name, getattr(problem, f.name)) for f in fields(problem))
+    rest = ((f.name, getattr(problem, f.name)) for f in fields(problem) if f.repr)
     words += [f"{name} {value!r}" for name, value in rest if value != getattr(plain, name)]
     return ", ".join(words)
 
@@ -172,7 +172,8 @@ class Operator:
         shape = per_axis("shape", shape, len(shape), least=0)
         n = self._spatial_ndim(len(shape))
         first = len(shape) - n - self._trailing
-        return Problem(self.op, self.rule.window(shape[first : first + n]), **self._of_problem)
+        window = self.rule.window(shape[first : first + n])
+        return Problem(self.op, window, fitted=self.rule.fitted, **self._of_problem)
 
     @property
     def _trailing(self) -> int:
@@ -219,6 +220,10 @@ class Operator:
         name = auto(problem, outer, inner, computed_in(dtype), training) if self.backend == "auto" else self.backend
         chosen = backend(name)
         reason = chosen.why_not(shape, dtype, problem)
+        if reason is not None and self.backend == "auto":  # Numba can't be imported, which is only known now
+            name = auto(problem, outer, inner, computed_in(dtype), training)
+            chosen = backend(name)
+            reason = chosen.why_not(shape, dtype, problem)
         if reason is not None:
             error = DTypeError if "does not take" in reason else UnsupportedError
             raise error(f"backend={name!r} can't do this: {reason}; use backend='auto' or another one")

@@ -42,6 +42,10 @@ class Rule(Protocol):
     def dimensions(self) -> str:
         """How it says so, for those who got it wrong."""
 
+    @property
+    def fitted(self) -> bool:
+        """Whether windows are made for the input's size."""
+
     def window(self, size: Sequence[int]) -> Window: ...
 
 
@@ -71,6 +75,7 @@ class Sliding:
     ceil_mode: bool
 
     keepdims = True
+    fitted = False
     dimensions = "an int pools over x.ndim - 2 dimensions, a tuple over as many as it has entries"
 
     @classmethod
@@ -103,6 +108,7 @@ class Whole:
 
     keepdims: bool
 
+    fitted = True
     ndim = None
     told = "global pooling"
     dimensions = "it pools over all but two, the batch and the channels"
@@ -119,6 +125,7 @@ class Adaptive:
     output_size: Any
 
     keepdims = True
+    fitted = True
     dimensions = "an int or None pools over x.ndim - 2 dimensions, a tuple over as many as it has entries"
 
     @classmethod

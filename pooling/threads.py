@@ -47,8 +47,9 @@ WAKEN = 1 << 19
 OFTEN = 5e-5
 """Seconds since the last call within which they are woken for less, too: who calls so often will find them still there."""
 
-DONE, WHO, ARGUMENTS, NEXT = 0, 8, 16, 272
-"""Where in the tickets is counted what is done, and who takes part, a cache line each; room; and what of each part is drawn."""
+DONE, OVERFLOWED, WHO, ARGUMENTS, NEXT = 0, 1, 8, 16, 272
+"""Where in the tickets is counted what is done, and whose sums overflowed, and who takes part, a cache line each; room; and what
+of each part is drawn."""
 
 PARTS = 16
 """For how many parts tickets have room from the beginning."""

@@ -130,6 +130,11 @@ class Window:
         return all(axis.disjoint for axis in self.axes)
 
     @cached_property
+    def most_over(self) -> int:
+        """To how many windows a cell belongs at most."""
+        return math.prod(axis.most_over for axis in self.axes)
+
+    @cached_property
     def padded(self) -> bool:
         """Whether some tap of some window has no cell under it: it reaches past the data, or is shorter than others."""
         return any(axis.padded for axis in self.axes)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling.backends.simd import forward_job
 from pooling.compiler import config, llvm
 from pooling.simd import ahead
 from pooling.simd.ahead import BLOCK_BITS, FROM, apart, from_memory
+from pooling.simd.planner import forward_job
 from tests.cases import same_bits
 
 # Each just above FROM, and pooled by another kernel.
@@ -64,7 +64,9 @@ def test_no_kernel_is_made_twice_for_how_it_asks(turns: bool, monkeypatch: pytes
         """Its title: what is bound, and which file the compiled code goes to."""
         items += 4 * turns  # passes are kept by how many planes there are
         pool = pooling.MaxPool(**window, data_format="channels_last")
-        return forward_job(pool.problem((items, 60, 60, channels)), items, channels, np.dtype(np.float32)).kernel.title
+        return forward_job(
+            pool.problem((items, 60, 60, channels)), items, channels, np.dtype(np.float32), False
+        ).kernel.title
 
     # However much of their last line pixels fill, and however many there are where nothing is asked.
     assert kernel(1, 20, kernel_size=2) == kernel(1, 21, kernel_size=2) == kernel(2, 50, kernel_size=2)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
@@ -18,14 +18,8 @@ OTHERS = [name for name in pooling.backends() if name != "reference"]
 COMPILED = ("numba_loops", "simd")
 TOLERANCE = {2: 4e-3, 4: 3e-6, 8: 1e-13}
 
-# The same examples in every run, so that a red CI means a change, and not luck.
-steady = settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+# The same examples in every run, by the profile in `conftest.py`: a red CI means a change, and not luck.
+steady = settings(max_examples=150)
 
 costly = settings(steady, max_examples=24)
 """For backends that compile for what an example asks: `simd` takes 2 s for most."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from bench.task import Task
 from bench.workloads import PRESETS, Workload
 
 TINY = Effort(
-    Patience(0.01, 60.0, (2, 2)),
-    Patience(0.01, 60.0, (2, 2)),
+    Patience(0.01, math.inf, (2, 2)),
+    Patience(0.01, math.inf, (2, 2)),
     1,
     64,
     ("question",),

@@ -23,7 +23,7 @@ import pooling
 from pooling import memory
 from pooling.memory import ALIGNMENT, SMALL, Lease, empty, size_class
 from tests.cases import Array, same_bits
-from tests.processes import run_python
+from tests.processes import HANG_S, run_python
 
 F4 = np.dtype(np.float32)
 LARGE = (4, 16, 80, 80)  # its output has 409,600 bytes, and so 102,400 switches
@@ -320,8 +320,8 @@ def test_a_forked_child_has_its_own() -> None:
         for _ in range(5):
             child = context.Process(target=_in_child, args=(queue, y, y.tobytes()))
             child.start()
-            assert queue.get(timeout=60)
-            child.join(30)
+            assert queue.get(timeout=HANG_S)
+            child.join(HANG_S)
             assert child.exitcode == 0
     finally:
         stop.set()

@@ -188,7 +188,7 @@ def test_right_gradients_pass_at_every_scale_and_wrong_ones_do_not(pool: Any, x:
     message(Spoiled(lambda dx, dy: 1.01 * dx, pool), x)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_every_backend_passes_on_random_windows(data: st.DataObject) -> None:
     draw = data.draw

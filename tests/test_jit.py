@@ -5,9 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import pytest
-
-from pooling.jit import Kernel, fingerprint, kernel
+from pooling.jit import Kernel, kernel
 from tests.processes import run_python
 
 CODE = """
@@ -37,30 +35,6 @@ def test_a_damaged_cache_is_compiled_anew(tmp_path: Path) -> None:
         path.write_bytes(b"damaged")
     done = pool_in(tmp_path)
     assert done.stdout.strip() == "576", done.stderr
-
-
-def test_the_fingerprint_is_of_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shutil
-
-    import pooling.jit
-
-    copy = tmp_path / "pooling"
-    shutil.copytree(Path(pooling.jit.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(pooling.jit, "__file__", str(copy / "jit.py"))
-    fingerprint.cache_clear()
-    try:
-        before = fingerprint()
-        helper = copy / "simd" / "vectors.py"
-        helper.write_text(helper.read_text() + "\n# edited\n")
-        fingerprint.cache_clear()
-        edited = fingerprint()
-        assert edited != before
-        helper.rename(helper.with_name("words.py"))
-        fingerprint.cache_clear()
-        assert fingerprint() not in (before, edited)
-    finally:
-        monkeypatch.undo()
-        fingerprint.cache_clear()
 
 
 FACTOR = 2

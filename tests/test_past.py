@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling.backends import simd
 from pooling.memory import empty
-from pooling.simd import past
+from pooling.simd import past, planner
 from tests.cases import data, gradient_for, same_bits
 
 WHOLE: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
@@ -102,9 +101,9 @@ def test_results_that_begin_within_a_line(monkeypatch: pytest.MonkeyPatch) -> No
     for by in (0, 4, 0, 16):
         assert same_bits(pool.forward(x, out=aligned(y, by))[0], y)
         assert same_bits(pool.backward(gradient_for(y), saved, out=aligned(x, by)), dx)
-    given = saved.plan.problem, 2, 16, np.dtype(np.float32)
-    for back, plain in ((False, simd.forward_job(*given)), (True, simd.backward_job(*given))):
-        other = simd.past_job(*given, back, 64)
+    given = saved.plan.problem, 2, 16, np.dtype(np.float32), False
+    for back, plain in ((False, planner.forward_job(*given)), (True, planner.backward_job(*given))):
+        other = planner.past_job(*given, back, 64)
         assert other.kernel is not plain.kernel
         assert plain.ready
         assert other.ready
@@ -118,6 +117,6 @@ def test_kernels_with_their_result_in_a_buffer_do_not() -> None:
         ((3, 6, 64), {"kernel_size": (2, 2)}, True),
     ):
         problem = pooling.MaxPool(**window).problem(shape)
-        given = problem, 3, 1, np.dtype(np.float32)
-        assert (simd.past_job(*given, True, 64) is not simd.backward_job(*given)) == direct
+        given = problem, 3, 1, np.dtype(np.float32), False
+        assert (planner.past_job(*given, True, 64) is not planner.backward_job(*given)) == direct
     assert empty((1 << 20,), np.dtype(np.float32)).ctypes.data % 64 == 0  # or large results would never do so

@@ -101,6 +101,7 @@ class Windows:
     """Any window as an operator's rule."""
 
     keepdims = True
+    fitted = False
     told = "regions"
     dimensions = "as many as there are"
 

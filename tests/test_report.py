@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -39,7 +40,7 @@ WORKLOADS = (
     Workload("overlapping", "a network", (2, 3, 9, 9), 3, 2, op="avg"),
 )
 PICTURES = ("steps", "workloads", "sizes", "roofline", "threads", "kernels", "epochs", "accuracy")
-HASTE = Patience(0.01, 10, (1, 1))
+HASTE = Patience(0.01, math.inf, (1, 1))
 SUBJECT = of_backend(pooling.backend("simd"))
 
 
@@ -92,8 +93,16 @@ def results() -> Results:
     for pool in ("max", "avg"):
         one = Settings(pool=pool, images=64, epochs=1)
         rows.append(training_row("accuracy", one, data, 64, train(one, data)))
-    found.add("all", 1.0, rows, (*WORKLOADS, *kernels, *prices))
+    found.add("all", 1.0, [steadied(row) for row in rows], (*WORKLOADS, *kernels, *prices))
     return found
+
+
+def steadied(row: Row) -> Row:
+    """A timing of a contender that always takes as long: who is fastest must not depend on how busy this machine is."""
+    if not isinstance(row, Timing):
+        return row
+    s = 1e-5 * (1 + [contender.name for contender in EVERYBODY].index(row.contender))
+    return replace(row, fastest_s=s, q1_s=s, median_s=s, q3_s=s)
 
 
 def test_the_page_holds_everything(results: Results, tmp_path: Path) -> None:
@@ -143,7 +152,7 @@ def test_readme_numbers_stand_between_markers(results: Results, tmp_path: Path) 
         "before\n<!-- answer -->\nold\n<!-- /answer -->\n<!-- table -->\n<!-- /table -->\n"
         "<!-- peers -->\n<!-- /peers -->\nafter\n"
     )
-    results = slowed(results, "simd", 1e-3)  # on a busy machine it needn't be the fastest, and only it has trained
+    results = slowed(results, "simd", 1e-3)  # the fastest, for only it has trained
     update_readme(results, readme)
     text = readme.read_text(encoding="utf-8")
     assert "\nold\n" not in text

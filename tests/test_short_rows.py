@@ -11,6 +11,7 @@ import pytest
 import pooling
 from pooling.axis import Axis
 from pooling.jit import kernel
+from pooling.simd import specialization
 from pooling.simd.packed import copy_row, load_first, load_rows, store_first, store_rows, under_taps
 from pooling.simd.rowplan import BAND
 from pooling.simd.shortplan import Cut, short_fit, strides_of
@@ -20,6 +21,16 @@ from tests.cases import data, gradient_for, same_bits
 from tests.processes import run_python, works
 
 FLOAT = np.dtype(np.float32)
+
+pytestmark = pytest.mark.usefixtures("specialized")
+
+
+@pytest.fixture
+def specialized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without this rows would be pooled by kernels for any length, as at the first calls."""
+    monkeypatch.setattr(specialization, "CALLS", 0)
+    monkeypatch.setattr(specialization, "MOST", sys.maxsize)
+
 
 SHORT: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "planes follow as rows do": ((3, 5, 8, 8), {"kernel_size": 2}),

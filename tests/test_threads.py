@@ -15,7 +15,7 @@ from pooling import threads
 from pooling.jit import kernel
 from pooling.simd.tickets import attend, take_turns
 from tests.cases import gradient_for, same_bits
-from tests.processes import run_python
+from tests.processes import HANG_S, run_python
 
 COUNTS = (1, 2, 3, 5)
 
@@ -190,7 +190,7 @@ def test_a_helper_that_fails_in_the_middle_is_told() -> None:
         if threading.get_ident() != caller:
             failed.set()
             raise MemoryError("no room")
-        assert failed.wait(30), "no helper came"
+        assert failed.wait(HANG_S), "no helper came"
 
     with pytest.raises(MemoryError, match="no room"):
         threads.split(work, 8, 1 << 24)
@@ -203,12 +203,12 @@ def test_a_call_that_is_done_lets_go_of_its_arrays() -> None:
 
     def hold() -> None:
         busy.set()
-        release.wait(30)
+        release.wait(HANG_S)
 
     crew = threads._get_crew(1)
     for _ in range(crew.n):
         crew.jobs.put(threads._Job(hold))
-    assert busy.wait(30)
+    assert busy.wait(HANG_S)
     x = np.zeros(1000)
     alive = weakref.ref(x)
     try:

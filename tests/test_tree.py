@@ -117,10 +117,12 @@ def test_bench_does_not_import_tests() -> None:
         ("pooling.lazy", ()),
         ("pooling.axis", ("pooling.lazy",)),
         ("pooling.window", ("pooling.axis", "pooling.errors", "pooling.lazy")),
-        ("pooling.backend", ("pooling.window", "pooling.errors", "pooling.lazy")),
+        ("pooling.backend", ("pooling.available", "pooling.window", "pooling.errors", "pooling.lazy")),
+        ("pooling.available", ("pooling.compiler",)),
         ("pooling.quota", ()),
         ("pooling.threads", ("pooling.errors", "pooling.quota")),
-        ("pooling.gradcheck", ("pooling.errors",)),
+        ("pooling.accuracy", ("pooling.errors",)),
+        ("pooling.gradcheck", ("pooling.accuracy", "pooling.errors")),
     ],
 )
 def test_what_lies_at_the_bottom_rests_on_nothing_above(module: str, allowed: tuple[str, ...]) -> None:

@@ -116,7 +116,7 @@ def test_who_is_wrong_at_full_size_alone_is_found_out(monkeypatch: pytest.Monkey
     monkeypatch.setitem(REGISTRY, "argmax_switches", broken)
     tuned = pooling.tune([((64, 20, 12, 12), "float32", POOL)])
     (refused,) = tuned.refused.values()
-    assert "differs from that of others" in refused["argmax_switches"]
+    assert "differs from what is right" in refused["argmax_switches"]
 
 
 def test_who_raises_is_refused_now_and_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ import pytest
 
 import pooling
 from tests.cases import Array, same_bits
-from tests.processes import STEP, run_python, works
+from tests.processes import HANG_S, STEP, run_python, works
 
 COMPILED = ("numba_loops", "simd")
 NAMES = ("strided_slices", *COMPILED)
@@ -51,15 +51,15 @@ def in_child(context: Any, queue: Any) -> Any:
     """What another process finds; it must end well."""
     child = context.Process(target=_step, args=(queue,))
     child.start()
-    found = queue.get(timeout=120)
-    child.join(30)
+    found = queue.get(timeout=HANG_S)
+    child.join(HANG_S)
     assert child.exitcode == 0
     return found
 
 
 def here(queue: Any) -> Any:
     _step(queue)
-    return queue.get(timeout=30)
+    return queue.get(timeout=HANG_S)
 
 
 @needs_fork
@@ -122,7 +122,7 @@ if not child:
     os._exit(int(pool.forward(x)[0].sum()) - 8 * 20 * 12 * 12)
 for thread in threads:
     thread.join()
-until = time.monotonic() + 60
+until = time.monotonic() + {HANG_S / 2}
 while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < until:
     time.sleep(0.01)
 print(done == (child, 0))
@@ -162,9 +162,9 @@ def test_spawn() -> None:
     children = [context.Process(target=_step, args=(queue,)) for _ in range(2)]
     for child in children:
         child.start()
-    assert [queue.get(timeout=120) for _ in children] == [expected] * len(children)
+    assert [queue.get(timeout=HANG_S) for _ in children] == [expected] * len(children)
     for child in children:
-        child.join(30)
+        child.join(HANG_S)
         assert child.exitcode == 0
 
 
@@ -202,11 +202,17 @@ with ThreadPoolExecutor(16) as executor:
     works(run_python(STEP + code, POOLING_CACHE_DIR=str(tmp_path)), "{576}")
 
 
-def pool_for_long(pool: pooling.MaxPool, x: Array) -> None:
-    stop = time.monotonic() + 60
-    while time.monotonic() < stop:
-        y, saved = pool.forward(x)
-        pool.backward(y, saved)
+def pool_until_interrupted(pool: pooling.MaxPool, x: Array, delay: float) -> None:
+    """Pool over and over, and be interrupted `delay` seconds after the first call has begun."""
+    timer = threading.Timer(delay, _thread.interrupt_main)
+    try:
+        timer.start()  # no sooner: an interrupt outside would end all tests, as it did on a busy machine
+        stop = time.monotonic() + HANG_S
+        while time.monotonic() < stop:
+            y, saved = pool.forward(x)
+            pool.backward(y, saved)
+    finally:
+        timer.join()
 
 
 @pytest.mark.parametrize("name", ["reference", *NAMES])
@@ -221,11 +227,8 @@ def test_an_interrupt_in_a_long_call(name: str) -> None:
     pool.backward(*pool.forward(small))  # an interrupt while LLVM compiles gets lost in a callback
     try:
         for delay in (0.01, 0.02, 0.03):
-            timer = threading.Timer(delay, _thread.interrupt_main)
-            timer.start()
             with pytest.raises(KeyboardInterrupt):
-                pool_for_long(pool, x)
-            timer.join()
+                pool_until_interrupted(pool, x, delay)
     finally:
         signal.signal(signal.SIGINT, before)
     assert same_bits(pool(small), exact[:1, :2])
@@ -245,9 +248,9 @@ def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 for _ in range(12):
     timer = threading.Timer(0.4 * draw.random(), interrupt)
-    timer.start()
     try:
         try:
+            timer.start()
             assert step(sys.argv[1]) == 576
         finally:
             timer.join()

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bench.environment import machine, source, versions
-from bench.mnist.data import Dataset
+from bench.mnist.data import Dataset, named
 from bench.mnist.ladder import FASTEST, LADDER
 from bench.mnist.networks import POOLS, design_of
 from bench.mnist.train import History, Settings, train
@@ -50,10 +50,11 @@ def run(dataset: Dataset, **options: Any) -> History:
     Raises
     ------
     PoolingError
-        An option has a value that isn't one of its own.
+        An option has a value that isn't one of its own, or the network does not do for the data.
     """
     check(options)
     settings = Settings(**options)
+    settings.check(dataset)
     console = Console()
     console.print(f"{dataset.name}: {dataset.note}", highlight=False)
     images = min(settings.images or len(dataset.images), len(dataset.images))
@@ -118,6 +119,7 @@ def race(
     if find_spec("torch") is None:
         raise PoolingError("race needs PyTorch: pip install torch, or make peers")
     settings = Settings(**options)
+    settings.check(dataset)
     forms = FORMS if compiled else FORMS[:2]
     console = Console(stderr=True)
     with Progress(TextColumn("racing"), BarColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
@@ -132,8 +134,9 @@ def race(
             progress=lambda part: bar.update(task, completed=part),
         )
     if memory:
+        folder = named(data_dir)  # a whole path: the processes work in another folder
         for one in found:
-            one.peak_mb = round(peak_mb(one.name, settings, str(data_dir) if data_dir else None), 1)
+            one.peak_mb = round(peak_mb(one.name, settings, str(folder) if folder else None), 1)
     images = min(settings.images or len(dataset.images), len(dataset.images))
     outcome = Race(
         date=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -146,8 +146,11 @@ def highest(rungs: Iterable[str]) -> str:
 
 
 def disagreement(a: Sequence[float], b: Sequence[float]) -> float:
-    """The largest relative difference of two trainings' losses over the first AGREED steps that both did."""
-    return max(abs(x - y) / abs(y) for x, y in zip(a[:AGREED], b[:AGREED], strict=False))
+    """The largest relative difference of two trainings' losses over the first AGREED steps that both did.
+
+    Losses of 0 agree: those of data of a single class, which there is nothing to learn of.
+    """
+    return max(abs(x - y) / (abs(y) or abs(x) or 1.0) for x, y in zip(a[:AGREED], b[:AGREED], strict=False))
 
 
 def apart(found: Sequence[Contestant]) -> dict[str, float]:
@@ -188,7 +191,7 @@ def alone(name: str, settings: dict[str, Any], folder: str | None) -> None:
     trainer = Trainer(replace(chosen, rung=name), dataset) if name not in FORMS else TorchTrainer(chosen, dataset, name)
     order = np.random.default_rng(0).permutation(len(dataset.images[: chosen.images]))
     with threads_of(chosen):
-        for i in range(10):
+        for i in range(min(10, -(-len(order) // chosen.batch_size))):  # few images make fewer batches
             trainer.step(order[i * chosen.batch_size :][: chosen.batch_size])
 
 

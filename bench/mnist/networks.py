@@ -41,6 +41,8 @@ class Design:
     ----------
     filters, hidden
         Of each convolution and each fully connected layer but the last.
+    classes
+        Outputs of the last layer; None is as many as the data have.
     size
         Height and width of the convolutions' kernels.
     kernel, stride
@@ -49,7 +51,7 @@ class Design:
 
     filters: tuple[int, ...]
     hidden: tuple[int, ...]
-    classes: int = 10
+    classes: int | None = None
     size: int = 5
     kernel: int = 2
     stride: int = 2
@@ -57,6 +59,22 @@ class Design:
     def pooled(self, n: int) -> int:
         """Height, or width, of what a convolution and its pooling make of `n` pixels."""
         return (n - self.size + 1 - self.kernel) // self.stride + 1
+
+    def check(self, shape: tuple[int, ...], classes: int) -> None:
+        """PoolingError where images of this size leave a layer nothing, or the data have more classes than it has outputs."""
+        height, width = shape[:2]
+        for _ in self.filters:
+            height, width = self.pooled(height), self.pooled(width)
+            if min(height, width) < 1:
+                raise PoolingError(
+                    f"network: images of {shape[0]}×{shape[1]} are too small for {len(self.filters)} convolutions of "
+                    f"{self.size}×{self.size}, each with {self.kernel}×{self.kernel} pooling; choose one with fewer or smaller "
+                    "ones, such as '20/100 conv=3', or '/100' without any"
+                )
+        if self.classes is not None and self.classes < classes:
+            raise PoolingError(
+                f"network: classes={self.classes}, and the data have {classes}; leave classes= out, and it follows the data"
+            )
 
 
 DESIGNS = {
@@ -71,7 +89,7 @@ def design_of(text: str) -> Design:
     Examples
     --------
     >>> design_of("16,32/200")
-    Design(filters=(16, 32), hidden=(200,), classes=10, size=5, kernel=2, stride=2)
+    Design(filters=(16, 32), hidden=(200,), classes=None, size=5, kernel=2, stride=2)
     >>> design_of("lenet conv=3 pool=3,2").kernel
     3
     """
@@ -102,7 +120,7 @@ def design_of(text: str) -> Design:
     return Design(
         base.filters,
         base.hidden,
-        int(numbers.get("classes", [str(base.classes)])[0]),
+        int(numbers["classes"][0]) if "classes" in numbers else base.classes,
         int(numbers.get("conv", [str(base.size)])[0]),
         kernel,
         stride,
@@ -124,8 +142,8 @@ class Network:
         How it is computed: a key of :data:`bench.mnist.ladder.LADDER`.
     seed
         Of the initial weights (He et al. 2015).
-    shape
-        Height, width and channels of an image.
+    shape, classes
+        Height, width and channels of an image, and how many classes of them the data have.
     """
 
     def __init__(
@@ -138,6 +156,7 @@ class Network:
         rung: str = FASTEST,
         seed: int = 0,
         shape: tuple[int, int, int] = (28, 28, 1),
+        classes: int = 10,
         dtype: Any = np.float32,
     ) -> None:
         self.random, self.dtype = np.random.default_rng(seed), dtype
@@ -147,9 +166,10 @@ class Network:
         self.layers: list[Layer] = []
         self.softmax = Softmax()
         self.design = design if isinstance(design, Design) else design_of(design)
-        self._build(shape)
+        self.design.check(shape, classes)
+        self._build(shape, self.design.classes or classes)
 
-    def _build(self, shape: tuple[int, int, int]) -> None:
+    def _build(self, shape: tuple[int, int, int], classes: int) -> None:
         design = self.design
         height, width, channels = shape
         for i, filters in enumerate(design.filters, start=1):
@@ -157,16 +177,11 @@ class Network:
             self.layers.append(self._convolution(f"conv{i}", w))
             self.layers += self._pair(i)
             height, width, channels = design.pooled(height), design.pooled(width), filters
-            if min(height, width) < 1:
-                raise PoolingError(
-                    f"network: images of {shape[0]}×{shape[1]} are too small for {len(design.filters)} convolutions of "
-                    f"{design.size}×{design.size}, each with {design.kernel}×{design.kernel} pooling"
-                )
         inputs = height * width * channels
         for i, outputs in enumerate(design.hidden, start=1):
             self.layers += [self._fully_connected(f"full{i}", inputs, outputs), self._activation(f"relu_full{i}")]
             inputs = outputs
-        self.layers.append(self._fully_connected("scores", inputs, design.classes))
+        self.layers.append(self._fully_connected("scores", inputs, classes))
 
     def _pair(self, i: int) -> list[Layer]:
         """Pooling number `i` and what goes with it, in their order."""

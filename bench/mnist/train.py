@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from bench.measure import pinned
 from bench.mnist.data import Dataset
 from bench.mnist.ladder import FASTEST, LADDER
-from bench.mnist.networks import Network, PoolKind
+from bench.mnist.networks import Network, PoolKind, design_of
 from bench.mnist.nielsen import NielsenNetwork
 from bench.mnist.optimizer import SGD
 from bench.mnist.stopwatch import Stopwatch
@@ -67,6 +67,15 @@ class Settings:
         """In how many parts a batch is trained on: one for each thread, where the rung has shards."""
         return min(self.threads, self.batch_size) if LADDER[self.rung].shards else 1
 
+    def check(self, dataset: Dataset) -> None:
+        """PoolingError where the network does not do for the data: too small images, or too many classes."""
+        design_of(self.network).check(dataset.images.shape[1:], dataset.classes)
+
+    def parts(self, images: int) -> tuple[int, int]:
+        """Of so many images, how many are trained on, and how many held out: a sixth at most, as of MNIST's 60,000."""
+        held_out = min(self.held_out, images // 6)
+        return min(images - held_out, self.images or images), held_out
+
 
 @dataclass
 class History:
@@ -106,8 +115,8 @@ class Trainer:
 
     def __init__(self, settings: Settings, dataset: Dataset) -> None:
         self.settings, self.history = settings, History()
-        stop = len(dataset.images) - settings.held_out
-        stop = min(stop, settings.images or stop)
+        settings.check(dataset)
+        stop, self.held_out = settings.parts(len(dataset.images))
         self.images, self.labels = dataset.images[:stop], dataset.labels[:stop]
         self.networks = [self.new_network(settings, dataset) for _ in range(settings.shards)]
         self.network = self.networks[0]
@@ -129,6 +138,7 @@ class Trainer:
             "rung": settings.rung,
             "seed": settings.seed,
             "shape": dataset.images.shape[1:],
+            "classes": dataset.classes,
         }
         if settings.regime == "usual":
             return Network(settings.network, settings.pool, **options)
@@ -216,8 +226,8 @@ def train(
                 on_step(len(history.losses) - 1, loss)
             history.seconds.append(perf_counter() - start)
             history.accuracy.append(accuracy(trainer.network, dataset))
-            if settings.held_out:
-                last = slice(len(dataset.images) - settings.held_out, None)
+            if trainer.held_out:
+                last = slice(len(dataset.images) - trainer.held_out, None)
                 history.held_out.append(right(trainer.network, dataset.images[last], dataset.labels[last]))
             on_epoch(epoch, history)
     return history
@@ -259,6 +269,7 @@ def right(network: Network, images: Array, labels: Array) -> float:
     """Part of the images whose label has the highest score."""
     found = 0
     for i in range(0, len(images), EVALUATED):
-        scores = network.scores(images[i : i + EVALUATED])
+        with np.errstate(over="ignore", invalid="ignore"):  # of weights whose next step has a loss that is no number
+            scores = network.scores(images[i : i + EVALUATED])
         found += int((scores.argmax(axis=1) == labels[i : i + EVALUATED]).sum())
     return found / len(images)

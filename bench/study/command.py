@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.progress import Task as Bar
 from rich.text import Text
 
+from bench.mnist.data import named
 from bench.results import ResultsError
 from bench.study.answer import sentences
 from bench.study.engine import Outcome, cluster, local, perform
@@ -68,9 +69,15 @@ def study(
     ------
     ResultsError
         The rows are another study's, or of another data set.
+    PoolingError
+        The data do not do for one of the runs.
     """
-    folder = str(data_dir.expanduser().resolve()) if data_dir else None
-    name = dataset(folder).name
+    chosen = named(data_dir) if data_dir else None
+    folder = str(chosen) if chosen else None
+    data = dataset(folder)
+    name = data.name
+    for run in wanted:  # before the first of many trainings, not in it
+        run.settings.check(data)
     with Store(rows_path(out)) as store:
         others = {row.dataset for row in store.rows.values()} - {name}
         if others:

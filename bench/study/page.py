@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
+from bench.drawing import Figure, house_style, without
 from bench.files import write_atomically
 from bench.study.answer import FAILED, GOAL, comparisons, labels, ladder, points, sentences, summary
 from bench.study.runs import NETWORKS, WINDOWS, Row
 from bench.study.statistics import Estimate
-from bench.style import COLOURS, STYLE, svg
+from bench.style import COLOURS, svg
 
 NAME = "study.html"
 CURVES = ("max first", "max split", "max all", "avg", "undivided")
 
 
+@without("SOURCE_DATE_EPOCH")  # SciPy, too, can't be imported where it is no number
 def write(rows: Sequence[Row], folder: Path) -> Path:
     """Write study.html, which needs nothing else, into `folder`; its path."""
     environment = Environment(
@@ -53,7 +53,7 @@ def percent(estimate: Estimate) -> str:
 def curves(rows: Sequence[Row]) -> str:
     """Test error by epoch, a panel for each network and window; a band is the 95% interval of the mean. Who learned
     nothing is left out."""
-    with rc_context(STYLE):
+    with house_style():
         figure = Figure(figsize=(9.5, 6.0))
         axes = figure.subplots(len(NETWORKS), len(WINDOWS), squeeze=False)
         for i, network in enumerate(NETWORKS):

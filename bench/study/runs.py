@@ -66,7 +66,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """What came of a run; `host` names the machine it was done on, `digest` the sources."""
+    """What came of a run; `host` names the machine it was done on, `digest` the sources, `classes` is of the data set."""
 
     key: str
     part: Part
@@ -89,16 +89,18 @@ class Row:
     worker: str
     digest: str
     finished: str
+    classes: int = 10
 
     @property
     def chosen(self) -> float:
         """Test accuracy at the last epoch; of a run with held-out images, at the last of the epochs best on those."""
+        chance = 1 / self.classes
         if not self.accuracy:
-            return 0.1
+            return chance
         if not self.held_out:
             return self.accuracy[-1]
         best = max(self.held_out)
-        return max(zip(self.held_out, range(len(self.held_out)), self.accuracy, strict=True))[2] if best else 0.1
+        return max(zip(self.held_out, range(len(self.held_out)), self.accuracy, strict=True))[2] if best else chance
 
 
 def runs(

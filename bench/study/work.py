@@ -56,7 +56,7 @@ def do(run: Run, folder: str | None, note: str = "") -> Row:
         ties=settings.ties,
         seed=settings.seed,
         epochs=settings.epochs,
-        images=min(settings.images or len(data.images), len(data.images) - settings.held_out),
+        images=settings.parts(len(data.images))[0],
         rate=settings.learning_rate,
         threads=settings.threads,
         dataset=data.name,
@@ -69,4 +69,5 @@ def do(run: Run, folder: str | None, note: str = "") -> Row:
         worker=f"{note or 'process'} {os.getpid()}",
         digest=source().digest,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        classes=data.classes,
     )

@@ -17,6 +17,7 @@ import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.backends._gather import needs_slides, pad, windows
+from pooling.backends._sums import pays_in_wide_sums
 from pooling.taps import NOBODY, kept_taps, lowest, tap_dtype
 
 
@@ -50,6 +51,7 @@ def argmax(cells: Array, ties: str) -> Array:
     return np.where(np.isnan(won), first, last) if won.dtype.kind == "f" else last
 
 
+@pays_in_wide_sums
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     (switches,) = kept
     taps = switches[..., None].astype(np.intp)

@@ -11,13 +11,15 @@ input's size (two repeats of two axes each) and a mask.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
+from pooling.backends._sums import finite_mean
 from pooling.backends._tiles import covered, needs_tiles, zero_uncovered
-from pooling.taps import nan_taps, settle_zeros, wide
+from pooling.taps import nan_taps, settle_zeros, summed_in, wide
 
 
 def reduce_blocks(x: Array, problem: Problem, func: Any) -> Array:
@@ -52,8 +54,11 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     zero_uncovered(dx, problem)
 
 
+@finite_mean
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    y[...] = reduce_blocks(x, problem, np.mean)
+    # np.mean adds along short axes one after the other: of many cells in float64.
+    dtype = summed_in(x.dtype, problem.window.n_taps)
+    y[...] = reduce_blocks(x, problem, np.mean if dtype == wide(x.dtype) else partial(np.mean, dtype=dtype))
     return ()
 
 

@@ -23,9 +23,10 @@ import numpy as np
 from pooling.axis import Axis
 from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.backends._norms import with_infinity
+from pooling.backends._sums import again_scaled, narrow, pays_in_wide_sums
 from pooling.jit import kernel
 from pooling.memory import empty
-from pooling.taps import NOBODY, kept_taps, lowest, tap_dtype
+from pooling.taps import NOBODY, kept_taps, lowest, summed_in, tap_dtype
 from pooling.threads import split
 from pooling.window import Window
 
@@ -58,7 +59,7 @@ def find_maxima(
                 for w in range(s[W_OUT]):
                     e, f, g = d, s[D_OUT] + h, s[D_OUT] + s[H_OUT] + w
                     for c in range(x.shape[4]):
-                        best, winner = low, -1
+                        best, winner = low, np.int64(-1)  # which, as plain Python, fits into what holds taps, too
                         for i in range(rows[e, 2]):
                             z = rows[e, 0] + i * s[D_STEP]
                             for j in range(rows[f, 2]):
@@ -134,7 +135,7 @@ def add_cells(x: Any, y: Any, divisors: Any, s: Any, rows: Any, start: int, stop
                 for w in range(s[W_OUT]):
                     e, f, g = d, s[D_OUT] + h, s[D_OUT] + s[H_OUT] + w
                     for c in range(x.shape[4]):
-                        total = 0.0
+                        total = np.float64(0)  # 0.0, to plain Python, is as wide as what is added to it
                         for i in range(rows[e, 2]):
                             z = rows[e, 0] + i * s[D_STEP]
                             for j in range(rows[f, 2]):
@@ -227,6 +228,7 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     return (taps,) if find else (x, y)
 
 
+@pays_in_wide_sums
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     where, dy, out = walks(problem.window), as_3d(dy), as_3d(dx)
     if problem.ties in ("first", "last"):
@@ -244,17 +246,36 @@ def per_output(values: Array, window: Window) -> Array:
     return np.ascontiguousarray(full).reshape((1,) * (3 - window.ndim) + window.output_size)
 
 
+def room_for_sums(dx: Array, problem: Problem) -> Array:
+    """dx itself, or, where many outputs send a share to a cell, an array of a wider dtype."""
+    dtype = summed_in(dx.dtype, problem.window.most_over)
+    return dx if dtype == dx.dtype else empty(dx.shape, dtype)
+
+
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    divisors = per_output(problem.divisors(np.float64), problem.window)
-    arrays = (as_3d(x), as_3d(y), divisors, *walks(problem.window))
-    split(lambda start, stop: add_cells(*arrays, start, stop), len(x), x.nbytes)
+    means(x, y, problem)
+    again_scaled(lambda given, result: means(given, result, problem), x, y, problem)
     return ()
 
 
 def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
+    shares(dy, dx, problem)
+    again_scaled(lambda given, result: shares(given, result, problem), dy, dx, problem)
+
+
+def means(x: Array, y: Array, problem: Problem) -> None:
     divisors = per_output(problem.divisors(np.float64), problem.window)
-    arrays = (as_3d(dy), divisors, *walks(problem.window), as_3d(dx))
+    arrays = (as_3d(x), as_3d(y), divisors, *walks(problem.window))
+    split(lambda start, stop: add_cells(*arrays, start, stop), len(x), x.nbytes)
+
+
+def shares(dy: Array, dx: Array, problem: Problem) -> None:
+    divisors = per_output(problem.divisors(np.float64), problem.window)
+    total = room_for_sums(dx, problem)
+    arrays = (as_3d(dy), divisors, *walks(problem.window), as_3d(total))
     split(lambda start, stop: spread_cells(*arrays, start, stop), len(dx), dx.nbytes)
+    if total is not dx:
+        narrow(total, dx)
 
 
 def norm_of(problem: Problem) -> tuple[Array, float, bool]:
@@ -270,8 +291,11 @@ def lp_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
 
 def lp_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     norm, (shape, rows) = norm_of(problem), walks(problem.window)
-    (x, y), dy, out = map(as_3d, kept), as_3d(dy), as_3d(dx)
+    total = room_for_sums(dx, problem)
+    (x, y), dy, out = map(as_3d, kept), as_3d(dy), as_3d(total)
     split(lambda start, stop: spread_slopes(dy, x, y, *norm, shape, rows, out, start, stop), len(dx), dx.nbytes)
+    if total is not dx:
+        narrow(total, dx)
 
 
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:

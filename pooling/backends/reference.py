@@ -17,6 +17,7 @@ import numpy as np
 
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
 from pooling.backends._norms import powered, root, slope_of, with_infinity
+from pooling.backends._sums import again_scaled, pays_in_wide_sums
 from pooling.taps import lowest
 
 Cell = tuple[int, ...]
@@ -59,6 +60,7 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     return (x.copy(),) if training else ()
 
 
+@pays_in_wide_sums
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     (x,) = kept
     dx.fill(0)
@@ -71,14 +73,24 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
 
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    divisors = np.broadcast_to(problem.divisors(np.float64)[..., 0], problem.window.output_size)
-    for x_plane, y_plane in planes(x, y):
-        for out, cells in windows(problem):
-            y_plane[out] = sum(float(x_plane[cell]) for cell in cells) / divisors[out]
+    means(x, y, problem)
+    again_scaled(lambda given, result: means(given, result, problem), x, y, problem)
     return ()
 
 
 def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
+    shares(dy, dx, problem)
+    again_scaled(lambda given, result: shares(given, result, problem), dy, dx, problem)
+
+
+def means(x: Array, y: Array, problem: Problem) -> None:
+    divisors = np.broadcast_to(problem.divisors(np.float64)[..., 0], problem.window.output_size)
+    for x_plane, y_plane in planes(x, y):
+        for out, cells in windows(problem):
+            y_plane[out] = sum(float(x_plane[cell]) for cell in cells) / divisors[out]
+
+
+def shares(dy: Array, dx: Array, problem: Problem) -> None:
     divisors = np.broadcast_to(problem.divisors(np.float64)[..., 0], problem.window.output_size)
     total = np.zeros(dx.shape)
     for dy_plane, total_plane in planes(dy, total):

@@ -14,8 +14,9 @@ from __future__ import annotations
 import numpy as np
 
 from pooling.backend import Array, Backend, Kept, Pass, Problem
+from pooling.backends._sums import finite_mean
 from pooling.backends._tiles import needs_tiles, tiles, winners, zero_uncovered
-from pooling.taps import bits, settle_zeros, wide
+from pooling.taps import bits, settle_zeros, summed_in, wide
 
 
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
@@ -36,9 +37,10 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     zero_uncovered(dx, problem)
 
 
+@finite_mean
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     boxes, inside = tiles(x, problem)
-    dtype = wide(x.dtype)
+    dtype = summed_in(x.dtype, problem.window.n_taps)
     y[...] = boxes.sum(axis=inside, dtype=dtype) / problem.divisors(dtype)
     return ()
 

@@ -24,173 +24,34 @@ writes dx. Nothing else leaves the cache.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import cache, lru_cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem, Ties
+from pooling.available import DISABLED, disabled, imports, missing
+from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
+from pooling.backends._sums import again_scaled, narrow
 from pooling.forks import prepares
-from pooling.jit import Kernel
 from pooling.lazy import cached_property
 from pooling.memory import empty
+from pooling.simd import specialization
 from pooling.simd.channels import channels_to_planes, few_channels, lanes_of, planes_to_channels, with_channels
-from pooling.simd.job import Job, cut, planned
+from pooling.simd.job import Job
 from pooling.simd.past import past
-from pooling.simd.program import backward_program, forward_program
-from pooling.simd.schedule import first_reached, tap_offsets
-from pooling.taps import lowest, tap_dtype
-
-SHARED: tuple[Ties, ...] = ("split", "all")
-"""Tie policies under which several cells may win."""
-
-CHUNKS = 4
-"""Units of work wanted at least; where items are fewer, their channels are cut."""
-
-
-@lru_cache(maxsize=512)
-@prepares
-def in_place(problem: Problem, inner: int, dtype: np.dtype[Any]) -> ModuleType | None:
-    """Where planes are pooled as they lie, what plans that; None where cells become lanes."""
-    from pooling.simd import rowplan, shortplan, whole
-
-    if inner != 1:
-        return None
-    if whole.is_whole(problem, dtype):
-        return whole
-    if shortplan.short_fit(problem, dtype):
-        return shortplan
-    return rowplan if rowplan.rows_fit(problem, dtype) else None
-
-
-@lru_cache(maxsize=512)
-@prepares
-def plane_job(problem: Problem, outer: int, dtype: np.dtype[Any], back: bool) -> Job:
-    """Either pass over planes as they lie."""
-    plans = in_place(problem, 1, dtype)
-    assert plans is not None
-    return planned((plans.backward_plan if back else plans.forward_plan)(problem, outer, dtype))
-
-
-@lru_cache(maxsize=512)
-@prepares
-def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
-    """Forward of either op."""
-    if few_channels((inner,), dtype):
-        return forward_job(with_channels(problem, inner), outer, 1, dtype)
-    if in_place(problem, inner, dtype):
-        return plane_job(problem, outer, dtype, False)
-    from pooling.simd.ahead import from_memory
-    from pooling.simd.chain import chain
-    from pooling.simd.passes import forward_channels, forward_planes
-    from pooling.simd.windows import at_one_go, windows
-
-    program = forward_program(problem, dtype)
-    in_lanes, maximum, floats = inner == 1, problem.op == "max", dtype.kind == "f"
-    last = maximum and problem.ties == "last"
-    pixel = (lanes_of(dtype) if in_lanes else inner) * dtype.itemsize
-    at_once = at_one_go(program, pixel, maximum)
-    if at_once:
-        memory = from_memory(problem, outer, inner, dtype)
-        visit = windows(program, pixel, maximum, in_lanes, floats, last, memory)
-    else:
-        counts = tuple(axis.kernel if axis.slides else 0 for axis in program.axes)
-        visit = chain(
-            program, counts, in_lanes, maximum and floats, MAX=int(maximum), LAST=int(last), AFTER=int(not maximum)
-        )
-    job: Kernel[..., None] = forward_planes if in_lanes else forward_channels
-    return cut(job.over(visit=visit), program, outer, inner, dtype, not at_once)
-
-
-@lru_cache(maxsize=512)
-@prepares
-def backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
-    """Backward of either op."""
-    if few_channels((inner,), dtype):
-        return backward_job(with_channels(problem, inner), outer, 1, dtype)
-    if in_place(problem, inner, dtype):
-        return plane_job(problem, outer, dtype, True)
-    return (max_backward_job if problem.op == "max" else mean_backward_job)(problem, outer, inner, dtype)
-
-
-@lru_cache(maxsize=512)
-@prepares
-def past_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], back: bool, some: int) -> Job:
-    """Either pass, its result written past the caches if that can be done: not by kernels that have it in a buffer first."""
-    from pooling.simd import rowplan
-
-    job = (backward_job if back else forward_job)(problem, outer, inner, dtype)
-    direct = inner > 1 or in_place(problem, inner, dtype) is rowplan
-    return replace(job, kernel=job.kernel.over(PAST=some)) if direct and job.kernel.mentions("PAST") else job
-
-
-def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
-    """Each cell's sum of what the outputs over it send: a forward pass with the roles exchanged."""
-    from pooling.simd.chain import chain
-    from pooling.simd.passes import forward_channels, forward_planes, spread_channels, spread_planes
-    from pooling.simd.tiles import are_tiles, tiles
-
-    program = backward_program(problem, dtype)
-    in_lanes = inner == 1
-    if are_tiles(program.axes):
-        visit = tiles(program.axes, False, in_lanes)
-        spread = spread_planes if in_lanes else spread_channels
-        return cut(spread.over(visit=visit), program, outer, inner, dtype, False, True)
-    counts = tuple(axis.kernel if axis.slides and axis.stride == 1 else 0 for axis in program.axes)
-    visit = chain(program, counts, in_lanes, MAX=0, BEFORE=1)
-    job: Kernel[..., None] = forward_planes if in_lanes else forward_channels
-    return cut(job.over(visit=visit), program, outer, inner, dtype, True)
-
-
-def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
-    """Each output's gradient to the cell that won, or to those that did."""
-    from pooling.simd.gatherplan import few_ask, gather_plan
-    from pooling.simd.passes import scatter_channels, scatter_planes, spread_channels, spread_planes
-    from pooling.simd.regions import scatter_regions, with_starts
-    from pooling.simd.tiles import are_tiles, tiles
-
-    program = backward_program(problem, dtype)
-    in_lanes, lanes = inner == 1, lanes_of(dtype)
-    if problem.ties in SHARED:
-        return planned(gather_plan(problem, outer, inner, dtype))
-    if are_tiles(program.axes):
-        visit = tiles(program.axes, True, in_lanes)
-        job = spread_planes if in_lanes else spread_channels
-        return cut(job.over(visit=visit), program, outer, inner, dtype, False, True)
-    if few_ask(program, problem, dtype) or dtype == np.float16:  # whose numbers scalar code can't add
-        return planned(gather_plan(problem, outer, inner, dtype))
-    given = forward_program(problem, dtype)
-    offsets = tap_offsets(given) * (lanes if in_lanes else inner)
-    if not problem.window.slides:
-        offsets = with_starts(offsets, given)
-        scatter_planes = scatter_planes.over(scatter=scatter_regions)
-        scatter_channels = scatter_channels.over(scatter=scatter_regions)
-    if in_lanes:
-        scattered = cut(scatter_planes.over(VECTOR=1), program, outer, inner, dtype, False, again=True)
-        _, _, _, rows, where = scattered.given
-        return replace(scattered, given=(outer, given.g, offsets, rows, where))
-    chunk = inner
-    while -(-inner // chunk) * outer < CHUNKS and chunk >= 2 * lanes:
-        chunk = -(-chunk // (2 * lanes)) * lanes
-    where = (given.band_axis, given.slab, given.out_slab, *given.where[3:], chunk)
-    units = outer * -(-inner // chunk)
-    return Job(
-        scatter_channels,
-        (inner, given.g, offsets, first_reached(given), where),
-        units,
-        0,
-        0,
-    )
+from pooling.simd.planner import SHARED, backward_job, forward_job, in_place, past_job, special_for
+from pooling.simd.specialization import is_specialized
+from pooling.taps import lowest, paid_in, tap_dtype
 
 
 class Passes:
     """Both passes over arrays of one size, with what goes with them: one lookup in a call instead of four, which took 1.3 us."""
 
-    def __init__(self, problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> None:
+    def __init__(self, problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], specialized: bool) -> None:
         self.problem = problem
-        self.given = problem, outer, inner, dtype
+        self.given = problem, outer, inner, dtype, specialized
+        self.specialized = specialized
+        self.special_for = None if specialized else special_for(problem, inner, dtype)
         self.turned = problem.window.ndim == 3 and few_channels((inner,), dtype)
         self.empties = empty_outputs(problem) if problem.op == "max" else ()
 
@@ -205,8 +66,12 @@ class Passes:
     @cached_property
     def taps(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Shape and dtype of the taps to keep."""
-        problem, outer, inner, dtype = self.given
-        return taps_like(problem, (outer, *problem.window.output_size, inner), dtype)
+        problem, outer, inner, dtype, specialized = self.given
+        return taps_like(problem, (outer, *problem.window.output_size, inner), dtype, specialized)
+
+    def of_planes(self, result: Array) -> Passes:
+        """The same where channels have become planes."""
+        return passes_of(self.problem, len(result), 1, result.dtype, self.specialized)
 
     def job(self, result: Array, back: bool) -> Job:
         """The pass that makes `result`."""
@@ -217,13 +82,31 @@ class Passes:
 
 
 @lru_cache(maxsize=512)
-def passes_of(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Passes:
-    return Passes(problem, outer, inner, dtype)
+def passes_of(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], specialized: bool) -> Passes:
+    return Passes(problem, outer, inner, dtype, specialized)
 
 
 def passes_for(problem: Problem, result: Array) -> Passes:
     """The passes over arrays as large as a result: y, or dx."""
-    return passes_of(problem, len(result), result.shape[-1], result.dtype)
+    passes = passes_of(problem, len(result), result.shape[-1], result.dtype, False)
+    if passes.special_for is not None and is_specialized(passes.special_for, problem):
+        return passes_of(*passes.given[:4], True)
+    return passes
+
+
+def passes_after(problem: Problem, dx: Array, taps: Array) -> Passes:
+    """The backward pass for `taps`, which lie as a forward pass with specialized kernels, or with others, left them."""
+    passes = passes_for(problem, dx)
+    if (passes.specialized or passes.special_for is not None) and taps.shape != passes.taps[0]:
+        return passes_of(*passes.given[:4], not passes.specialized)
+    return passes
+
+
+def specialize(problem: Problem, inner: int, dtype: np.dtype[Any]) -> None:
+    """Compile for the size of such arrays at the next call."""
+    what = special_for(problem, inner, dtype)
+    if what is not None:
+        specialization.specialize(what)
 
 
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
@@ -238,39 +121,49 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
 
 
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-    backward(passes_for(problem, dx), dy, kept[0], dx, *kept[1:])
+    if problem.ties in SHARED and dx.dtype == np.float32 != paid_in(dx.dtype, problem):
+        # Shares of very many outputs: rare, and exact in double.
+        _, x, y = (array.astype(np.float64) for array in kept)
+        total = empty(dx.shape, x.dtype)
+        max_backward(dy.astype(np.float64), max_forward(x, problem, y, True), problem, total)
+        narrow(total, dx)
+        return
+    backward(passes_after(problem, dx, kept[0]), dy, kept[0], dx, *kept[1:])
 
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    forward(passes_for(problem, y), x, y, None)
+    if forward(passes_for(problem, y), x, y, None):
+        again_scaled(lambda given, result: forward(passes_for(problem, result), given, result, None), x, y, problem)
     return ()
 
 
 def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-    backward(passes_for(problem, dx), dy, None, dx)
+    if backward(passes_for(problem, dx), dy, None, dx):
+        again_scaled(lambda given, result: backward(passes_for(problem, result), given, None, result), dy, dx, problem)
 
 
-def forward(passes: Passes, x: Array, y: Array, taps: Array | None) -> None:
-    """Run the op's forward pass."""
+def forward(passes: Passes, x: Array, y: Array, taps: Array | None) -> bool:
+    """Run the op's forward pass. Whether some sum may have overflowed."""
     if passes.turned:
         result = empty((len(y) * y.shape[-1], *y.shape[1:-1], 1), y.dtype)
-        forward(passes_for(passes.problem, result), channels_to_planes(x), result, taps)
+        overflowed = forward(passes.of_planes(result), channels_to_planes(x), result, taps)
         planes_to_channels(result, y)
-        return
-    passes.job(y, False).run(x, y, taps)
+        return overflowed
+    overflowed = passes.job(y, False).run(x, y, taps)
     if passes.empties:
         fill_empty(passes, y, taps)
+    return overflowed
 
 
-def backward(passes: Passes, dy: Array, taps: Array | None, dx: Array, *tied: Array) -> None:
-    """Run the op's backward pass. `tied` are x and y where several cells may win."""
+def backward(passes: Passes, dy: Array, taps: Array | None, dx: Array, *tied: Array) -> bool:
+    """Run the op's backward pass. Whether some sum may have overflowed. `tied` are x and y where several cells may win."""
     if passes.turned:
         result = empty((len(dx) * dx.shape[-1], *dx.shape[1:-1], 1), dx.dtype)
         planes = map(channels_to_planes, tied)
-        backward(passes_for(passes.problem, result), channels_to_planes(dy), taps, result, *planes)
+        overflowed = backward(passes.of_planes(result), channels_to_planes(dy), taps, result, *planes)
         planes_to_channels(result, dx)
-        return
-    passes.job(dx, True).run(dy, dx, taps, *tied)
+        return overflowed
+    return passes.job(dx, True).run(dy, dx, taps, *tied)
 
 
 @lru_cache(maxsize=256)
@@ -293,7 +186,9 @@ def fill_empty(passes: Passes, y: Array, taps: Array | None) -> None:
 
 @lru_cache(maxsize=512)
 @prepares
-def taps_like(problem: Problem, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def taps_like(
+    problem: Problem, shape: tuple[int, ...], dtype: np.dtype[Any], specialized: bool
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of the taps of an output as the kernels keep them: its own shape, or (blocks, outputs, lanes)."""
     lanes, channels = lanes_of(dtype), shape[-1]
     numbers = tap_dtype(problem.window.n_taps)
@@ -306,15 +201,15 @@ def taps_like(problem: Problem, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
         else:
             problem = with_channels(problem, channels)
     outputs = math.prod(shape) // max(planes, 1)
-    if in_place(problem, 1, dtype):
+    if in_place(problem, 1, dtype, specialized):
         return (planes, outputs, 1), numbers
     return (-(-planes // lanes), outputs, lanes), numbers
 
 
 def winning_taps(kept: Kept, problem: Problem, y: Array) -> Array:
     """The taps in the shape of `y`, out of lanes."""
-    shape, _ = taps_like(problem, y.shape, y.dtype)
-    taps = kept[0].reshape(shape)
+    taps = kept[0]
+    shape = taps.shape
     if shape == y.shape:
         return taps
     in_planes = np.moveaxis(taps, 2, 1).reshape(-1, shape[1])
@@ -334,8 +229,10 @@ def converts_halves() -> bool:
 
 
 def limits(problem: Problem, dtype: np.dtype[Any]) -> str | None:
-    if dtype == np.float16 and not converts_halves():
-        return "this CPU has no instructions that convert float16"
+    if disabled():
+        return DISABLED
+    if dtype == np.float16 and not (imports() and converts_halves()):
+        return missing() or "this CPU has no instructions that convert float16"
     if problem.window.ndim > 3:
         return f"its loops are written out for up to 3 spatial dimensions, not {problem.window.ndim}"
     return None
@@ -349,4 +246,5 @@ BACKEND = Backend(
     limits=limits,
     keeps_x=SHARED,
     compiled=True,
+    specialize=specialize,
 )

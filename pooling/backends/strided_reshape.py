@@ -18,7 +18,8 @@ import numpy as np
 
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
 from pooling.backends._gather import needs_slides, windows
-from pooling.taps import bits, nan_taps, settle_zeros, wide
+from pooling.backends._sums import finite_mean
+from pooling.taps import bits, nan_taps, settle_zeros, summed_in, wide
 
 
 def cell_axes(problem: Problem) -> tuple[int, ...]:
@@ -66,8 +67,9 @@ def keep_one(mask: Array, problem: Problem) -> Array:
     return (one if problem.ties == "first" else one[..., ::-1, :]).reshape(mask.shape)
 
 
+@finite_mean
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    dtype = wide(x.dtype)
+    dtype = summed_in(x.dtype, problem.window.n_taps)
     y[...] = windows(x, problem).sum(axis=cell_axes(problem), dtype=dtype) / problem.divisors(dtype)
     return ()
 

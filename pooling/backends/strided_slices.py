@@ -30,8 +30,21 @@ import numpy as np
 
 from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
 from pooling.backends._norms import powered, quiet, root, slope_of, with_infinity
+from pooling.backends._sums import finite_mean, finite_shares, pays_in_wide_sums
 from pooling.memory import empty
-from pooling.taps import NOBODY, bits, has_nan, kept_taps, loses, lowest, nan_taps, settle_zeros, tap_dtype, wide
+from pooling.taps import (
+    NOBODY,
+    bits,
+    has_nan,
+    kept_taps,
+    loses,
+    lowest,
+    nan_taps,
+    settle_zeros,
+    summed_in,
+    tap_dtype,
+    wide,
+)
 from pooling.threads import split
 from pooling.window import Index
 
@@ -43,10 +56,13 @@ def in_blocks(work: Callable[[slice], None], array: Array) -> None:
     """Call `work` with slices of the first axis, each about a block of `array`, over all threads."""
     n = len(array)
     step = max(1, BLOCK * n // max(array.nbytes, 1))
+    call: Any = np.geterrcall()
+    errors = np.geterr()  # of this thread, for all
 
     def run(start: int, stop: int) -> None:
-        for first in range(start, stop, step):
-            work(slice(first, min(first + step, stop)))
+        with np.errstate(call=call, **errors):
+            for first in range(start, stop, step):
+                work(slice(first, min(first + step, stop)))
 
     split(run, n, array.nbytes)
 
@@ -110,6 +126,7 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     return (taps,) if find else (x, y)
 
 
+@pays_in_wide_sums
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     def work(block: slice) -> None:
         pay(tuple(array[block] for array in kept), dy[block], problem, dx[block])
@@ -143,8 +160,9 @@ def pay(kept: Kept, dy: Array, problem: Problem, dx: Array) -> None:
             dx[inputs] += (mask * dy_bits[outputs]).view(dy.dtype)
 
 
+@finite_mean
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    dtype = wide(x.dtype)
+    dtype = summed_in(x.dtype, sum(problem.window.kernel_size))
     divisors = problem.divisors(dtype)
 
     def work(block: slice) -> None:
@@ -156,8 +174,9 @@ def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     return ()
 
 
+@finite_shares
 def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-    dtype = wide(dy.dtype)
+    dtype = summed_in(dy.dtype, sum(axis.most_over for axis in problem.window.axes))
     divisors = problem.divisors(dtype)
 
     def work(block: slice) -> None:

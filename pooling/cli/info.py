@@ -9,7 +9,9 @@ from typing import Any
 import typer
 
 import pooling
+from pooling.available import imports, missing, why_not_compiled
 from pooling.cli.app import Json, app, table
+from pooling.tune.store import location, no_location
 
 VECTOR_FEATURES = ("sse", "ssse", "avx", "fma", "f16c", "neon", "sve", "asimd")
 """How the names of vector instruction sets begin, among all that LLVM tells about a CPU."""
@@ -17,23 +19,15 @@ VECTOR_FEATURES = ("sse", "ssse", "avx", "fma", "f16c", "neon", "sve", "asimd")
 
 @app.command()
 def info(as_json: Json = False) -> None:
-    """Version, backends, threads, cache folder, CPU."""
-    import llvmlite.binding as llvm
-
-    from pooling.jit import cache_folder
-    from pooling.simd.vectors import vector_bytes
-
-    cache = cache_folder()
-    writable = cache is not None and os.access(cache, os.W_OK)
-    features = sorted(f for f, on in llvm.get_host_cpu_features().items() if on and f.startswith(VECTOR_FEATURES))
+    """Version, backends, threads, where files are kept, CPU."""
+    without = None if imports() else missing()
     facts: dict[str, Any] = {
         "version": pooling.__version__,
         "threads": pooling.get_num_threads(),
-        "cache_folder": None if cache is None else str(cache),
-        "cache_writable": writable,
-        "cpu": llvm.get_host_cpu_name(),
-        "vector_bytes": vector_bytes(),
-        "vector_features": features,
+        **({"cache_folder": None, "cache_writable": False, "cache_problem": without} if without else _cache()),
+        **_wisdom(),
+        "numba": without or why_not_compiled(),
+        **({"cpu": None, "vector_bytes": None, "vector_features": []} if without else _cpu()),
         "backends": [
             {
                 "name": b.name,
@@ -50,11 +44,43 @@ def info(as_json: Json = False) -> None:
         return
     typer.echo(f"pooling        {facts['version']}")
     typer.echo(f"threads        {facts['threads']}")
-    typer.echo(f"kernel cache   {cache or 'nowhere: no folder can be made, each process compiles anew'}")
-    if cache and not writable:
-        typer.echo("               which can't be written: each process compiles anew what is not there")
-    typer.echo(f"CPU            {facts['cpu']}, vectors of {facts['vector_bytes']} bytes ({' '.join(features)})")
+    typer.echo(f"kernel cache   {facts['cache_folder'] or 'nowhere, each process compiles anew'}")
+    if facts["cache_problem"]:
+        typer.echo(f"               {facts['cache_problem']}")
+    typer.echo(f"wisdom         {facts['wisdom_file'] or 'nowhere, what is measured is forgotten when a process ends'}")
+    if facts["wisdom_problem"]:
+        typer.echo(f"               {facts['wisdom_problem']}")
+    if facts["numba"]:
+        typer.echo(f"Numba          {facts['numba']}")
+    if facts["cpu"]:
+        features = " ".join(facts["vector_features"])
+        typer.echo(f"CPU            {facts['cpu']}, vectors of {facts['vector_bytes']} bytes ({features})")
     typer.echo()
     rows = [(b["name"], " ".join(b["ops"]), " ".join(b["ties"]), b["note"]) for b in facts["backends"]]
     for line in table([("backend", "ops", "ties", "note"), *rows]):
         typer.echo(line)
+
+
+def _cache() -> dict[str, Any]:
+    from pooling.cache import cache_folder, problem
+
+    folder = cache_folder()
+    return {
+        "cache_folder": None if folder is None else str(folder),
+        "cache_writable": folder is not None and os.access(folder, os.W_OK),
+        "cache_problem": problem(),
+    }
+
+
+def _wisdom() -> dict[str, Any]:
+    path, reason = location(), no_location()
+    return {"wisdom_file": None if path is None else str(path), "wisdom_problem": reason}
+
+
+def _cpu() -> dict[str, Any]:
+    import llvmlite.binding as llvm
+
+    from pooling.simd.vectors import vector_bytes
+
+    features = sorted(f for f, on in llvm.get_host_cpu_features().items() if on and f.startswith(VECTOR_FEATURES))
+    return {"cpu": llvm.get_host_cpu_name(), "vector_bytes": vector_bytes(), "vector_features": features}

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import pooling
+from pooling.available import imports
 from pooling.cli.app import Json, app, table
 from pooling.cli.arguments import (
     CeilMode,
@@ -59,6 +60,7 @@ def pick(
     The ranking follows, with times and where they come from, and the backends that are not considered, each with its reason.
     Nothing is measured: `pooling tune` does that.
     """
+    imports()  # what can't be imported is not picked
     layer = layer_of(shape, kernel, stride, padding, dilation, ceil_mode, op, dtype, ties, data_format, direction)
     choice = pooling.pick(layer.shape, layer.dtype, layer.operator, direction, threads=threads, explain=True)
     source = _source(choice.backend) if show_source else None
@@ -87,4 +89,9 @@ def _source(name: str) -> str:
     """The file of a trick: of a backend, that which its passes are defined in."""
     backend = pooling.backend(name)
     run = next(iter(backend.ops.values()))
-    return inspect.getsource(sys.modules[run.forward.__module__])
+    try:
+        return inspect.getsource(sys.modules[run.forward.__module__])
+    except OSError:
+        raise pooling.PoolingError(
+            f"the source of {name} is not here: pooling was installed as bytecode alone"
+        ) from None

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pooling.jit import kernel
+from pooling.jit import inlined, kernel
 from pooling.simd.program import FACTOR, FULL, FULL_STOP, STEP, STRIDE, TABLE, TAP_STEP
 from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, store_past, width
+from pooling.taps import SUM_BLOCK
 
 # Bound when a pass is made:
 MAX = 1  # or 0: the sum
@@ -25,6 +26,7 @@ VECTOR = 0  # whether a run is one vector
 LAST = 0  # whether windows are walked back, so that the last of tied cells wins
 CAREFUL = 1  # whether to mind NaNs; otherwise they are only noticed, and `careful` does it again
 PAST = 0  # whether results are written past the caches (`past.py`)
+LONG = 0  # whether some result has so many terms that they are added in blocks
 BEFORE, AFTER = (
     0,
     0,
@@ -40,6 +42,26 @@ def nothing(
 
 
 careful: Any = nothing
+
+
+@inlined
+def blocked_sum(x: Any, s: int, by: int, count: int, factors: Any, f: int, f_step: int) -> Any:
+    """The sum of a vector from each of `count` runs, in blocks, and blocks of blocks (`SUM_BLOCK`)."""
+    zero = splat(0, load(x, s))
+    once, twice, total = zero, zero, zero
+    for i in range(0, count, SUM_BLOCK):
+        part = zero
+        for k in range(i, min(i + SUM_BLOCK, count)):
+            value = load(x, s + k * by)
+            if BEFORE:
+                value = value * splat(factors[f + k * f_step], value)
+            part = part + value
+        once = once + part
+        if i % SUM_BLOCK**2 == SUM_BLOCK**2 - SUM_BLOCK:
+            twice, once = twice + once, zero
+        if i % SUM_BLOCK**3 == SUM_BLOCK**3 - SUM_BLOCK:
+            total, twice = total + twice, zero
+    return once + twice + total
 
 
 @kernel
@@ -60,7 +82,9 @@ def fold(
             winner = splat(tap, load_like(won, 0, best))
             if TAPPED:
                 winner = winner + load_like(taps, st + c, best)
-        for k in range(1, count):
+        if LONG:
+            best = blocked_sum(x, s + c, by, count, factors, f, f_step)
+        for k in range(1, 1 if LONG else count):
             value = load(x, s + k * by + c)
             if MAX:
                 greater = beats(value, best, LAST) if CAREFUL else value > best

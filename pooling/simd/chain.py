@@ -9,6 +9,7 @@ from pooling.simd import scan
 from pooling.simd.axis import fold, nothing, read_axis
 from pooling.simd.box import D_FIRST, D_LOW, D_N, D_STOP, H_FIRST, H_N, H_STOP, W_FIRST, W_N, W_STOP
 from pooling.simd.program import FACTOR, FIELDS, SCAN, Program
+from pooling.taps import SUM_BLOCK
 
 UNROLLED = 8
 """Cells up to which a full window's run is unrolled."""
@@ -179,7 +180,8 @@ def chain(
         names[f"AXIS_{i}"] = axis
         divisors = program.factors[program.g[axis * FIELDS + FACTOR] :][: program.out[axis]]
         own = bound | {"AFTER": int(bool(bound.get("AFTER")) and (divisors != 1).any())}
-        made = {"TAPPED": int(i > 1), "VECTOR": vector}
+        long = not bound.get("MAX") and program.tables[axis][:, 2].max(initial=0) > SUM_BLOCK
+        made = {"TAPPED": int(i > 1), "VECTOR": vector, "LONG": int(long)}
         one = (scan.scan_axis if scanned else read_axis.over(COUNT=count)).over(**made, **own)
         if floats:
             again = scan.scan_lines.over(careful=scan.nothing) if scanned else fold.over(careful=nothing, COUNT=0)

@@ -15,7 +15,7 @@ from pooling.simd.gather_rows import ask_rows, ask_strides
 from pooling.simd.program import Program, backward_program, forward_program
 from pooling.simd.schedule import Plan, bands, shifts_of
 from pooling.simd.vectors import lanes, vector_bytes
-from pooling.taps import wide
+from pooling.taps import paid_in, wide
 
 ASKED_TAPS, ASKED_OUTPUTS, ASKED_IN_ROW = 25, 16, 72
 """Taps of a window, and outputs over a cell, up to which cells ask, in unrolled loops, and outputs do not scatter instead.
@@ -45,15 +45,15 @@ def few_ask(program: Program, problem: Problem, dtype: np.dtype[Any]) -> bool:
 
 
 @lru_cache(maxsize=512)
-def gather_plan(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Plan:
+def gather_plan(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], unrolled: bool) -> Plan:
     """A pass in which cells ask outputs, which pay the winner or (ties "split" and "all") every tied cell."""
     program = backward_program(problem, dtype)
     tied, split = problem.ties in ("split", "all"), problem.ties == "split"
     in_lanes, most = inner == 1, most_over(program)
     # Where many may win one kernel does for all windows: its own for each took 0.8 of the time, but seconds to compile.
-    unrolled = not tied and few_ask(program, problem, dtype)
+    unrolled = unrolled and not tied and few_ask(program, problem, dtype)
     in_strides = unrolled and dtype != np.float16
-    names = {"VECTOR": int(in_lanes), "HALVES": int(dtype == np.float16)}
+    names = {"VECTOR": int(in_lanes), "HALVES": int(paid_in(dtype, problem) == np.float16)}
     if unrolled:
         names |= {f"MOST_{name}": max(n, 1) for name, n in zip("DHW", most, strict=True)}
     pixel = lanes(dtype) if in_lanes else inner

@@ -54,8 +54,8 @@ class Job:
         object.__setattr__(self, "prepare", prepare.over(body=self.kernel.apart()).compiled())
         object.__setattr__(self, "draw", draw.compiled())
 
-    def run(self, source: Array, target: Array, taps: Array | None, *more: Array) -> None:
-        """Do it. `more` are arrays that the kernel takes after the taps."""
+    def run(self, source: Array, target: Array, taps: Array | None, *more: Array) -> bool:
+        """Do it. `more` are arrays that the kernel takes after the taps. Whether some sum may have overflowed."""
         dtype = target.dtype
         if dtype.char == "e":
             from pooling.simd.vectors import HALF
@@ -80,15 +80,17 @@ class Job:
         nbytes = max(a.nbytes, b.nbytes)
         if is_small(self.units, nbytes):
             v, t = self.room(1, dtype, a, won) if self.elements else (a, won)
-            self.draw(UNSHARED, tickets.copy(), function, self.units, 0, 0, a, b, v, won, t)
-            return
+            return bool(self.draw(UNSHARED, tickets.copy(), function, self.units, 0, 0, a, b, v, won, t))
+        overflowed = 0
 
         def take(grain: int, most: int, box: Array) -> None:
+            nonlocal overflowed
             v, t = self.room(most or 1, dtype, a, won)
             own = tickets.copy() if most <= PARTS else np.resize(tickets, NEXT + 8 * most)
-            self.draw(box, own, function, self.units, grain, most, a, b, v, won, t)
+            overflowed = self.draw(box, own, function, self.units, grain, most, a, b, v, won, t)
 
         share(take, self.units, nbytes, helper())
+        return bool(overflowed)
 
     def room(self, threads: int, dtype: np.dtype[Any], a: Array, won: Array | None) -> tuple[Array, Array | None]:
         """Buffers for so many threads. Where none is needed, another array stands for it."""
@@ -120,6 +122,7 @@ def cut(
     between: bool,
     whole_strides: bool = False,
     again: bool = False,
+    wide_sums: bool = False,
 ) -> Job:
     """The job of a kernel that goes band by band, over blocks of planes or over items.
 
@@ -131,6 +134,8 @@ def cut(
         Whether bands may be cut only where a stride ends.
     again
         Whether a band costs what it reads, and not what it results in; with passes along axes it does.
+    wide_sums
+        Whether what cells reach is added up in elements of twice the size.
     """
     lanes = lanes_of(dtype)
     pixel = lanes if inner == 1 else inner
@@ -158,6 +163,7 @@ def cut(
         most = max(
             elements(high - low, stop - first)
             + max(reach_high - reach_low - stop + first, 0) * program.out_slab * lanes
+            + wide_sums * max(reach_high - reach_low, 0) * program.out_slab * lanes
             for first, stop, low, high, reach_low, reach_high in rows.tolist()
         )
         most_taps = 1

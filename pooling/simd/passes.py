@@ -10,13 +10,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from pooling.jit import kernel
 from pooling.simd.box import band_box
 from pooling.simd.planes import turn_in, turn_out
-from pooling.simd.scatter import scatter, zero_fill
+from pooling.simd.scatter import narrow, scatter, zero_fill
 from pooling.simd.vectors import load, width
 
 visit: Any
+
+# Bound when a pass is made:
+WIDE = 0  # whether gradients are added in float64 and rounded once
 
 
 @kernel
@@ -157,9 +162,17 @@ def scatter_planes(
         last = min(planes - plane, lanes) - 1
         turn_in(dy, plane * outputs + low * out_slab, (high - low) * out_slab, outputs, last, v, 0, lanes)
         out = (high - low) * out_slab * lanes
-        zero_fill(v, out, (reach_high - reach_low) * slab * lanes)
+        reached = (reach_high - reach_low) * slab * lanes
         box = band_box(g, axis, low, high, reach_low, reach_high)
-        scatter(v, 0, won, plane * outputs + low * out_slab * lanes, v, out, lanes, 0, lanes, g, offsets, box)
+        t0 = plane * outputs + low * out_slab * lanes
+        if WIDE:
+            total = v[out : out + 2 * reached].view(np.float64)
+            zero_fill(total, 0, reached)
+            scatter(v, 0, won, t0, total, 0, lanes, 0, lanes, g, offsets, box)
+            narrow(total, 0, reached, v, out)
+        else:
+            zero_fill(v, out, reached)
+            scatter(v, 0, won, t0, v, out, lanes, 0, lanes, g, offsets, box)
         core = out + (first - reach_low) * slab * lanes
         turn_out(v, core, (end - first) * slab, dx, plane * cells + first * slab, cells, last, lanes)
 
@@ -190,6 +203,17 @@ def scatter_channels(
         item, c = unit // chunks, unit % chunks * chunk
         c_stop = min(c + chunk, inner)
         base = item * cells * inner
+        if WIDE:
+            total = v[: 2 * cells * inner].view(np.float64)
+            for p in range(cells):
+                for k in range(c, c_stop):
+                    total[np.uintp(p * inner + k)] = 0
+            at = item * outputs * inner
+            box = band_box(g, axis, 0, steps, 0, cells // slab)
+            scatter(dy, at, won, at, total, 0, inner, c, c_stop, g, offsets, box)
+            for p in range(cells):
+                narrow(total, p * inner + c, c_stop - c, dx, base + p * inner + c)
+            continue
         for i in range(steps + 1):
             if chunks == 1:
                 n = (rows[i, 1] - rows[i, 0]) * slab * inner

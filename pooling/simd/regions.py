@@ -37,7 +37,7 @@ def scatter_regions(
     box: Any,
 ) -> None:
     """As `scatter`, which it stands for."""
-    lanes = width(load(dx, 0))
+    lanes = width(load(dy, 0))
     step = lanes if VECTOR else pixel
     d_at = g[KERNEL] * g[FIELDS + KERNEL] * g[2 * FIELDS + KERNEL]
     h_at = d_at + g[OUT]

@@ -17,6 +17,7 @@ import numpy as np
 from pooling.jit import inlined, kernel
 from pooling.simd.program import FACTOR, SCAN, SCAN_TABLE, SIZE, STEP, TABLE, TAP_STEP, TOGETHER
 from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, width
+from pooling.taps import SUM_BLOCK
 
 # Bound when a pass is made, as in `axis.py`:
 MAX = 1
@@ -24,6 +25,7 @@ TAPPED = 0
 VECTOR = 0
 LAST = 0
 CAREFUL = 1
+LONG = 0
 BEFORE, AFTER = 0, 0
 
 
@@ -63,6 +65,8 @@ def scan_blocks(
             total = total + up
         if BEFORE:
             up, down = up * splat(factors[f + low], up), down * splat(factors[f + end - 1], down)
+        if LONG:  # what the blocks of `SUM_BLOCK` cells before the one that is added to have come to
+            below, above = splat(0, up), splat(0, up)
         store(v, v0 + 2 * low * lanes, up)
         store(v, v0 + (2 * end - 1) * lanes, down)
         if won is not None:
@@ -94,10 +98,13 @@ def scan_blocks(
                     up_tap, down_tap = select(replaces, here, up_tap), select(stays, down_tap, there)
                     store(t, t0 + 2 * q * lanes, up_tap)
                     store(t, t0 + (2 * r + 1) * lanes, down_tap)
+            elif LONG and i % SUM_BLOCK == 0:
+                below, above = below + up, down + above
+                up, down = value, other
             else:
                 up, down = up + value, other + down
-            store(v, v0 + 2 * q * lanes, up)
-            store(v, v0 + (2 * r + 1) * lanes, down)
+            store(v, v0 + 2 * q * lanes, below + up if LONG else up)
+            store(v, v0 + (2 * r + 1) * lanes, down + above if LONG else down)
         low, end = end, min(end + block, n)
     return total
 

@@ -32,6 +32,13 @@ def zero_fill(dx: Any, p: int, n: int) -> None:
 
 
 @kernel
+def narrow(total: Any, p: int, n: int, dx: Any, q: int) -> None:
+    """Round `n` sums. `dx` may be the same memory, where none is overwritten before it is read."""
+    for i in range(n):
+        dx[np.uintp(q + i)] = total[np.uintp(p + i)]
+
+
+@kernel
 def scatter_row(
     dy: Any,
     q: int,
@@ -80,7 +87,7 @@ def scatter(
     cells at ``dx[x0]``, its counts how many cells dx has there.
     """
     d_table, h_table = g[TABLE], g[FIELDS + TABLE]
-    lanes = width(load(dx, 0))
+    lanes = width(load(dy, 0))
     h_by = box[W_N] * pixel
     d_by = box[H_N] * h_by
     row = (box[W_STOP] - box[W_FIRST]) * pixel

@@ -6,6 +6,7 @@ import bisect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ def bands(
         stride 1 over 112x112 cells and 64 channels took 4 times as long, with a quarter read again 1.2 to 2 times. Where that
         is not enough, the limit is twice as high.
     """
+    size_of = cache(size_of)  # most bands are as large as the one before them
     rows = _bands(program, size_of, whole_strides, limit, wide_from)
     if wide_from is None or len(rows) <= wide_from:
         return rows
@@ -75,16 +77,12 @@ def _bands(program: Program, size_of: SizeOf, whole_strides: bool, limit: int, w
     a = program.band_axis
     axis, table, results = program.axes[a], program.tables[a], program.out[a]
     step = axis.stride if whole_strides else 1
-    cell, count = table[:, 0], table[:, 2]
-    # Cells may be walked back, from `cell` down.
-    other = cell + (count - 1) * program.steps[a]
-    low = np.where(count > 0, np.minimum(cell, other), np.iinfo(np.int64).max)
-    high = np.where(count > 0, np.maximum(cell, other) + 1, 0)
+    spans = Spans(table, program.steps[a])
     each = program.size[a] / max(results, 1)  # of what is read, a result's own
     widest = 0 if wide_from is None else -(-results // wide_from)
 
     def read_by(first: int, stop: int) -> tuple[tuple[int, int], int]:
-        need = span_of(low, high, first, stop)
+        need = spans.of(first, stop)
         return need, size_of(need[1] - need[0], stop - first)
 
     rows = []
@@ -112,10 +110,28 @@ def _bands(program: Program, size_of: SizeOf, whole_strides: bool, limit: int, w
     return np.array(rows, np.int64).reshape(-1, 6)
 
 
-def span_of(low: Array, high: Array, first: int, stop: int) -> tuple[int, int]:
-    """What the results `first` to `stop` need; nothing is (0, 0)."""
-    a, b = int(low[first:stop].min()), int(high[first:stop].max())
-    return (a, b) if b > a else (0, 0)
+class Spans:
+    """What runs of results read along an axis: looked up some hundred times for a plan, so in lists and not in arrays."""
+
+    def __init__(self, table: Array, step: int) -> None:
+        cell, count = table[:, 0], table[:, 2]
+        other = cell + (count - 1) * step  # cells may be read in descending order
+        self.low = np.where(count > 0, np.minimum(cell, other), np.iinfo(np.int64).max)
+        self.high = np.where(count > 0, np.maximum(cell, other) + 1, 0)
+        reading = count > 0
+        self.in_order = bool((np.diff(self.low[reading]) >= 0).all() and (np.diff(self.high[reading]) >= 0).all())
+        # Of results in order the first that reads anything has the lowest cell, and the last such the highest.
+        self.lows: list[int] = np.minimum.accumulate(self.low[::-1])[::-1].tolist()
+        self.highs: list[int] = np.maximum.accumulate(self.high).tolist()
+        self.reading: list[int] = [0, *np.cumsum(reading).tolist()]
+
+    def of(self, first: int, stop: int) -> tuple[int, int]:
+        """The first cell that the results `first` to `stop` read, and the one after the last; (0, 0) where there is none."""
+        if self.reading[first] == self.reading[stop]:
+            return 0, 0
+        if self.in_order:
+            return self.lows[first], self.highs[stop - 1]
+        return int(self.low[first:stop].min()), int(self.high[first:stop].max())
 
 
 def chain_pixels(program: Program, cells: int, results: int) -> int:

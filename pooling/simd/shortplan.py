@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -71,6 +72,12 @@ def short_fit(problem: Problem, dtype: np.dtype[Any]) -> bool:
         and used(along.count, along.pitch, back_rows) >= share
         and moved(problem, dtype, margins) <= LARGE * (1 if margins else min(d.size, d.out))
     )
+
+
+def row_length(problem: Problem, dtype: np.dtype[Any]) -> Hashable:
+    """What the kernels are compiled for, as far as it depends on the size of arrays: equal for rows of equal length."""
+    *above, w = problem.window.affine
+    return problem.op, dtype.char, w, *((axis.kernel, axis.stride, axis.before, axis.padded) for axis in above)
 
 
 def padded(axes: tuple[Any, Any, Any]) -> bool:

@@ -19,7 +19,21 @@ from typing import Any
 
 from pooling.compiler import cgutils, intrinsic, ir, types
 from pooling.jit import Errand, inlined, kernel
-from pooling.threads import ARGUMENTS, CALLED, CPU, DONE, FUNCTION, INSIDE, LETTER, NEXT, NUMBER, WAITING, WHO, WITH
+from pooling.threads import (
+    ARGUMENTS,
+    CALLED,
+    CPU,
+    DONE,
+    FUNCTION,
+    INSIDE,
+    LETTER,
+    NEXT,
+    NUMBER,
+    OVERFLOWED,
+    WAITING,
+    WHO,
+    WITH,
+)
 
 SPINS = 4000
 """How often to look, about 40 us, before giving up: a caller for the last ranges of others, a helper for another call."""
@@ -130,6 +144,37 @@ def pause(typing: Any) -> Any:
     return types.void(), codegen
 
 
+@intrinsic
+def overflowed(typing: Any) -> Any:
+    """Whether this thread's arithmetic has overflowed since it was asked last: 0, or 1; 1 where that is not known."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number, byte, result = ir.IntType(32), ir.IntType(8).as_pointer(), context.get_value_type(types.int64)
+        triple = builder.module.triple
+        if triple.startswith("x86_64"):
+            state = cgutils.alloca_once(builder, number)
+            function = ir.FunctionType(ir.VoidType(), [byte])
+            read, write = (
+                builder.module.declare_intrinsic(f"llvm.x86.sse.{n}mxcsr", (), function) for n in ("st", "ld")
+            )
+            builder.call(read, [builder.bitcast(state, byte)])
+            flag = number(1 << 3)
+            found = builder.and_(builder.load(state), flag)
+            with builder.if_then(builder.icmp_unsigned("!=", found, number(0)), likely=False):
+                builder.store(builder.xor(builder.load(state), flag), state)
+                builder.call(write, [builder.bitcast(state, byte)])
+            return builder.zext(builder.icmp_unsigned("!=", found, number(0)), result)
+        if triple.startswith(("aarch64", "arm64")):
+            flag = result(1 << 2)
+            found = builder.asm(ir.FunctionType(result, []), "mrs $0, fpsr", "=r", [], True)
+            without = builder.and_(found, builder.not_(flag))
+            builder.asm(ir.FunctionType(ir.VoidType(), [result]), "msr fpsr, $0", "r", [without], True)
+            return builder.zext(builder.icmp_unsigned("!=", builder.and_(found, flag), result(0)), result)
+        return result(1)
+
+    return types.int64(), codegen
+
+
 def take_turns(
     place: int, grain: int, most: int, tickets: Any, a: Any, b: Any, v: Any, won: Any, t: Any, n: int, v_each: int, t_each: int,
     args: Any,
@@ -141,6 +186,7 @@ def take_turns(
     given = (a, b, won, *args)
     if most == 0:
         body(0, n, *(given + (v, t)))
+        tickets[OVERFLOWED] = overflowed()
         return
     me = fetch_add(tickets, WHO, 1)
     if me >= most:  # a helper too many
@@ -156,6 +202,8 @@ def take_turns(
                 body(start, stop, *(given + (values, t)))
             else:
                 body(start, stop, *(given + (values, t[me * t_each : (me + 1) * t_each])))
+            if overflowed():
+                show(tickets, OVERFLOWED, 1)
             fetch_add(tickets, DONE, stop - start)
             start = first + fetch_add(tickets, NEXT + 8 * part, grain)
 
@@ -189,8 +237,11 @@ def insert(tickets: Any, at: int, array: Any) -> None:
 @kernel
 def draw(
     box: Any, tickets: Any, function: int, n: int, grain: int, most: int, a: Any, b: Any, v: Any, won: Any, t: Any
-) -> None:
-    """Do what there is to do together with helpers that are there, or come; then wait a little for the last ranges."""
+) -> int:
+    """Do what there is to do together with helpers that are there, or come; then wait a little for the last ranges.
+
+    Returns whether some sum has overflowed: not 0.
+    """
     tickets[GRAIN], tickets[MOST] = grain, most
     insert(tickets, TICKETS, tickets)
     insert(tickets, A, a)
@@ -202,8 +253,8 @@ def draw(
     arguments = address_of(tickets, ARGUMENTS)
     if most == 0:  # nobody else
         run(function, arguments, 0)
-        return
-    tickets[DONE] = tickets[WHO] = 0
+        return look(tickets, OVERFLOWED)
+    tickets[DONE] = tickets[WHO] = tickets[OVERFLOWED] = 0
     for part in range(most):
         tickets[NEXT + 8 * part] = 0
     box[FUNCTION], box[WITH], box[CPU] = function, arguments, current_cpu()
@@ -224,6 +275,7 @@ def draw(
             pause()
         else:
             yield_cpu()
+    return look(tickets, OVERFLOWED)
 
 
 @kernel

@@ -19,6 +19,7 @@ from pooling.simd.across import bits, from_lane, highest_bit, lowest_bit, max_ac
 from pooling.simd.program import FACTOR, FIELDS, Program, backward_program, forward_program
 from pooling.simd.schedule import Plan
 from pooling.simd.vectors import any_lane, lanes, load, move, number, select, splat, store, width
+from pooling.taps import SUM_BLOCK
 
 BLOCK = 1 << 13
 """Bytes of planes whose maxima are found before the first is searched for; one after the other they waited for memory, and a
@@ -52,21 +53,27 @@ def pool_maxima(
 
 @inlined
 def mean(x: Any, at: int, n: int, y: Any, plane: int, divisor: Any) -> None:
-    """Four sums side by side, so that none waits for the one before."""
+    """Four sums side by side, so that none waits for the one before; of long planes in blocks (`SUM_BLOCK`)."""
     first = load(x, at)
     lanes = width(first)
     zero = splat(0, first)
-    a, b, c, d = first, zero, zero, zero
+    total, once = zero, zero
     whole = n // lanes
-    for i in range(1, whole - 3, 4):
-        q = at + i * lanes
-        a, b = a + load(x, q), b + load(x, q + lanes)
-        c, d = c + load(x, q + 2 * lanes), d + load(x, q + 3 * lanes)
-    for i in range(whole - (whole - 1) % 4, whole):
-        b = b + load(x, at + i * lanes)
+    fours = whole // 4
+    for block in range(0, fours, SUM_BLOCK):
+        a, b, c, d = zero, zero, zero, zero
+        for i in range(block, min(block + SUM_BLOCK, fours)):
+            q = at + 4 * i * lanes
+            a, b = a + load(x, q), b + load(x, q + lanes)
+            c, d = c + load(x, q + 2 * lanes), d + load(x, q + 3 * lanes)
+        once = once + ((a + b) + (c + d))
+        if block % SUM_BLOCK**2 == SUM_BLOCK**2 - SUM_BLOCK:
+            total, once = total + once, zero
+    for i in range(4 * fours, whole):
+        once = once + load(x, at + i * lanes)
     if n % lanes:  # the last vector overlaps the one before it
-        c = c + select(from_lane(lanes - n % lanes, first), load(x, at + n - lanes), zero)
-    store(y, plane, sum_across((a + b) + (c + d)) / divisor)
+        once = once + select(from_lane(lanes - n % lanes, first), load(x, at + n - lanes), zero)
+    store(y, plane, sum_across(total + once) / divisor)
 
 
 @inlined

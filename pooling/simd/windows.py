@@ -19,12 +19,16 @@ from pooling.simd.blocks import in_blocks, pool_block
 from pooling.simd.box import D_FIRST, D_LOW, D_STOP, H_FIRST, H_LOW, H_N, H_STOP, W_FIRST, W_LOW, W_N, W_STOP
 from pooling.simd.program import FACTOR, FIELDS, FULL, FULL_STOP, KERNEL, SCAN, STEP, STRIDE, TABLE, TAP_STEP, Program
 from pooling.simd.vectors import any_lane, beats, load, load_like, select, splat, store, store_past, width
+from pooling.taps import SUM_BLOCK
 
 UNROLLED = 16
 """Taps up to which windows are unrolled; more brought nothing but time to compile."""
 
 FAR = 512
 """Bytes of a pixel from which the pixels of a large window are far apart."""
+
+MOST_ADDED = 3 * SUM_BLOCK
+"""Cells of a window of which a mean is taken here: they are added one after the other, and each addition rounds."""
 
 # Bound when a pass is made for one window; 0 stands for any.
 K_D, K_H, K_W = 0, 0, 0
@@ -231,9 +235,9 @@ def pool_windows(
 
 
 def windows(
-    program: Program, pixel: int, maximum: bool, in_lanes: bool, floats: bool, last: bool, memory: bool
+    program: Program, pixel: int, maximum: bool, in_lanes: bool, floats: bool, last: bool, memory: bool, unrolled: bool
 ) -> Kernel[..., Any]:
-    """The pass, made for the program's window if that is small.
+    """The pass, made for the program's window if that is small, and to be unrolled.
 
     Parameters
     ----------
@@ -245,13 +249,15 @@ def windows(
         Whether the last of tied cells wins.
     memory
         Whether x comes from memory.
+    unrolled
+        Whether small windows are unrolled.
     """
     inside = all((program.tables[i][:, 2] == axis.kernel).all() for i, axis in enumerate(program.axes))
     names: dict[str, Any] = {"MAX": int(maximum), "VECTOR": int(in_lanes), "LAST": int(last)}
     minded = maximum and floats
     careful_window = any_window.over(**names).apart()
     names |= {"careful_window": careful_window, "edge": careful_window, "FLOATS": int(minded)}
-    if math.prod(axis.kernel for axis in program.axes) <= UNROLLED:
+    if unrolled and math.prod(axis.kernel for axis in program.axes) <= UNROLLED:
         names |= {f"K_{name}": axis.kernel for name, axis in zip("DHW", program.axes, strict=True)}
         if maximum:
             names |= {"edge": edge_window.over(**names).apart(), **in_blocks(program)}
@@ -268,6 +274,8 @@ def at_one_go(program: Program, pixel: int, maximum: bool) -> bool:
     if not all(axis.slides for axis in axes) or any(program.g[i * FIELDS + SCAN] for i in range(3)):
         return False
     taps = math.prod(axis.kernel for axis in axes)
+    if taps > MOST_ADDED and not maximum:
+        return False
     if all(axis.disjoint for axis in axes):
         # Pixels far apart fall into the same few places of the cache, and nothing is fetched ahead: 7x7 windows over 2048
         # channels took 3 to 6 times as long as axis by axis, with 256 channels 1.3 to 1.9 times, with 64 as long.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 import sys
 from collections.abc import Iterator
 
+from pooling.available import IN_PYTHON, disabled
 from pooling.backend import Backend
 from pooling.backends import REGISTRY
+from pooling.loaded import read
 from pooling.tune.layer import Facts
 
 FOR_REFERENCE = "it is for reference only"
@@ -21,8 +22,11 @@ QUICK_TO_PREPARE = "numba_loops"
 """Of windows drawn for single planes, a thousand in a batch, it asks only for a table; others make more of each."""
 
 IMPORT = re.compile(rb"^\s*(?:from\s+(pooling[\w.]*)\s+import\s+(\w+)|import\s+(pooling[\w.]*))", re.MULTILINE)
-PLUMBING = ("pooling.backend", "pooling.window", "pooling.errors")
-"""Definitions that all share: a change there is no reason to measure everything anew."""
+PLUMBING = (
+    *("pooling.backend", "pooling.window", "pooling.errors"),
+    *("pooling.available", "pooling.cache", "pooling.loaded", "pooling.places"),
+)
+"""What all share, and what is done before a first call: a change there is no reason to measure everything anew."""
 
 
 def sort_out(facts: Facts) -> tuple[list[str], dict[str, str]]:
@@ -34,20 +38,20 @@ def sort_out(facts: Facts) -> tuple[list[str], dict[str, str]]:
     reasons = {}
     able: list[str] = []
     for name, backend in REGISTRY.items():
-        reason = backend.why_not(
-            (facts.outer, *facts.problem.window.input_size, facts.inner), facts.dtype, facts.problem
-        )
+        reason = backend.refuses(facts.problem, facts.dtype)
         if reason is None:
             able.append(name)
         else:
             reasons[name] = reason
     left_out = {name: FOR_REFERENCE for name in able if REGISTRY[name].reference_only}
+    if disabled():
+        left_out |= {name: IN_PYTHON for name in able if REGISTRY[name].compiled}
     others = [name for name in able if name not in left_out]
     if facts.direction == "training" and facts.problem.op == "max":
         keeping = [name for name in others if facts.problem.ties in REGISTRY[name].keeps_x]
         if len(keeping) < len(others):
             left_out |= dict.fromkeys(keeping, READS_X_AGAIN)
-    if facts.problem.drawn and QUICK_TO_PREPARE in able:
+    if facts.problem.drawn and QUICK_TO_PREPARE in others:
         left_out |= dict.fromkeys((name for name in others if name != QUICK_TO_PREPARE), PREPARES)
     chosen = [name for name in able if name not in left_out]
     if not chosen:  # better slow than not at all
@@ -90,14 +94,11 @@ def _imports(source: bytes) -> Iterator[str]:
 
 @functools.cache
 def _source(module: str) -> bytes:
-    """The text of a module; nothing where it has no file."""
-    name = module.split(".")
-    base = os.path.join(os.path.dirname(__file__), "..", *name[1:])
-    loaded = getattr(sys.modules.get(module), "__file__", None) if name[0] != "pooling" else None
-    for path in (loaded,) if loaded else (f"{base}.py", os.path.join(base, "__init__.py")):
-        try:
-            with open(path, "rb") as file:
-                return file.read()
-        except OSError:
-            continue
-    return b""
+    """The text of a module, or what it is loaded from without one; nothing where its loader doesn't say."""
+    if module.partition(".")[0] == "pooling":
+        return read(module)
+    try:
+        with open(str(getattr(sys.modules.get(module), "__file__", "")), "rb") as file:
+            return file.read()
+    except OSError:
+        return b""

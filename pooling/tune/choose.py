@@ -9,6 +9,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import DTypeLike
 
+from pooling.available import disabled
 from pooling.backend import DTYPES, Describes, Problem
 from pooling.backends import REGISTRY
 from pooling.errors import UnsupportedError
@@ -109,8 +110,8 @@ def auto(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], trainin
 
 
 def state() -> tuple[object, ...]:
-    """Changes whenever a choice may: when the number of threads is set, and after tuning."""
-    return chosen_threads(), store.version
+    """Changes whenever a choice may: when the number of threads is set, after tuning, and when Numba is turned off or on."""
+    return chosen_threads(), store.version, disabled()
 
 
 def recorded(about: Facts) -> Record | None:

@@ -141,7 +141,7 @@ def facts(
     if isinstance(shape, str) or not isinstance(shape, Sequence):
         raise PoolingError(f"shape={shown(shape)}: give the input's shape, such as (64, 20, 24, 24)")
     sizes = tuple(as_int("shape", size, shape, least=0) for size in shape)
-    element = computed_in(as_dtype(dtype)).newbyteorder("=")
+    element = computed_in(as_dtype(dtype))
     if math.prod(sizes) * element.itemsize >= MOST_BYTES:
         raise PoolingError(f"shape={shown(shape)}: no memory holds an array of so many bytes; give a smaller shape")
     threads = get_num_threads() if threads is None else as_int("threads", threads, threads, least=1)
@@ -184,6 +184,8 @@ def _spelled(value: Any) -> list[str]:
     words = []
     for field in fields(value):
         entry = getattr(value, field.name)
+        if not field.repr:  # no part of what is computed
+            continue
         if field.default is not MISSING and entry == field.default:
             continue
         if is_dataclass(entry):

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from pooling.available import why_not_compiled
+
 CPUINFO = "/proc/cpuinfo"
 FIRST_CPU = 8192
 """Bytes that hold all that is said of one CPU; of machines with hundreds of them, not all need to be read."""
@@ -35,7 +37,8 @@ def machine() -> dict[str, str]:
         "features": " ".join(_features()),
         "pooling": str(getattr(sys.modules.get("pooling"), "__version__", "unknown")),
         "numpy": np.__version__,
-        "numba": _version("numba"),
+        # Times of other candidates: what is chosen among those that need no Numba says nothing of the rest.
+        "numba": "unused" if why_not_compiled() else _version("numba"),
     }
 
 

@@ -1,7 +1,7 @@
 """Timing of candidates: prove each, warm it up, leave out the hopeless, then take turns.
 
 1. On a small cut, with ties, NaN and infinities in it, a candidate has to give what `reference` gives; on the whole, what the
-   first one gave. A wrong one never gets a time.
+   witness gave: for maxima the first candidate, for sums one that adds in float64. A wrong one never gets a time.
 2. These calls compile what is to be compiled, so that no time holds it. The first whole call comes only after one on a
    part of the planes, and not at all when that says it would take many times as long as the best so far.
 3. The rest take turns in rounds, in an order drawn anew for each, so that a busy moment of the machine hits all alike. Who
@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from pooling.backend import Array, Backend, Kept
+from pooling.accuracy import units
+from pooling.backend import Array, Backend, Kept, Problem
 from pooling.backends import REGISTRY
 from pooling.tune.layer import Facts
 
@@ -32,8 +33,8 @@ SHORT = 9
 REFERENCE_CELLS = 400_000
 """Cells that the reference may look at: it needs a microsecond for each."""
 
-ULPS = 64
-"""But for maxima, whose bits are compared, results may differ by this many units in the last place of the largest value."""
+WITNESS = "strided_slices"
+"""Of sums: it takes windows of every kind."""
 
 BLOCK = (1 << 20) - 3
 """Values that are drawn at random, and then repeated: to draw them takes longer than to pool them."""
@@ -140,9 +141,8 @@ def measure(facts: Facts, names: Sequence[str], clock: Clock, share: Clock, best
                 call = arrays.call(backend)
                 call()
                 if witness is None:
-                    witness = arrays.results()
-                elif len(names) > 1:
-                    reason = arrays.differ(witness, name)
+                    witness = arrays.results() if facts.problem.op == "max" else arrays.exact()
+                reason = arrays.differ(witness)
         except MemoryError:
             raise
         except Exception as error:  # whatever a candidate does wrong, the others are measured
@@ -246,6 +246,7 @@ class _Arrays:
     def call(self, backend: Backend) -> Callable[[], object]:
         """The candidate's call as the operators make it: forward alone, or with backward where there is a gradient."""
         problem, run = self.facts.problem, backend.ops[self.facts.problem.op]
+        backend.specialize(problem, self.facts.inner, self.facts.dtype)
         x, dy, y, dx = self.x, self.dy, self.y, self.dx
         training = self.facts.direction == "training"
 
@@ -269,12 +270,22 @@ class _Arrays:
     def _has_gradient(self) -> bool:
         return self.facts.direction == "training" and self.facts.dtype.kind == "f"
 
-    def differ(self, truth: _Arrays, by: str) -> str | None:
+    def exact(self) -> _Arrays:
+        """What is right, by sums in float64."""
+        double = np.dtype(np.float64)
+        x, y, dx = self.x.astype(double), np.empty(self.y.shape), np.empty(self.x.shape)
+        dy = self.dy.astype(double) if self._has_gradient else y
+        exact = _Arrays(replace(self.facts, dtype=double), x, dy, y, dx)
+        with np.errstate(all="ignore"):
+            exact.call(REGISTRY[WITNESS])()
+        return exact
+
+    def differ(self, truth: _Arrays) -> str | None:
         """In what these results differ from those that are right; None if they don't."""
         pairs = [("y", self.y, truth.y)] + [("dx", self.dx, truth.dx)] * self._has_gradient
         for what, got, want in pairs:
-            if not _same(got, want, self.facts.problem.op == "max"):
-                return f"its {what} differs from that of others"
+            if not _same(got, want, self.facts.problem):
+                return f"its {what} differs from what is right"
         return None
 
 
@@ -304,8 +315,8 @@ class _Proof:
         self.arrays.spoil()
         with np.errstate(all="ignore"):
             self.arrays.call(backend)()
-        difference = self.arrays.differ(self.truth, "reference")
-        return difference and f"{difference.removesuffix('others')}reference on a small cut"
+        difference = self.arrays.differ(self.truth)
+        return difference and f"{difference.removesuffix('what is right')}that of reference on a small cut"
 
 
 def _shorter(axis: Any) -> Any:
@@ -342,14 +353,18 @@ def _repeated(block: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Arr
     return array
 
 
-def _same(got: Array, want: Array, exact: bool) -> bool:
+def _same(got: Array, want: Array, problem: Problem) -> bool:
     if got.dtype.kind != "f":
         return bool(np.array_equal(got, want))
-    if exact:
+    if problem.op == "max":
         bits = f"u{got.dtype.itemsize}"
         equal = got.view(bits) == want.view(bits)
         return bool((equal | (np.isnan(got) & np.isnan(want))).all())
     scale = float(np.abs(want).max(initial=0, where=np.isfinite(want)))
-    allowed = ULPS * float(np.finfo(got.dtype).eps) * max(scale, float(np.finfo(got.dtype).tiny))
+    allowed = (
+        units(got.dtype, problem.window.n_taps)
+        * float(np.finfo(got.dtype).eps)
+        * max(scale, float(np.finfo(got.dtype).tiny))
+    )
     with np.errstate(invalid="ignore"):
         return bool(np.allclose(got, want, rtol=0, atol=allowed, equal_nan=True))

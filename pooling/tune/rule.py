@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -24,7 +25,7 @@ SURE = 0.6
 """What part of the time of the first of PREFERENCE another must be expected to take to be taken instead: expectations are off by
 as much. Without it the worst choice at a problem left out of the fit took 5.5 times as long as the fastest, with it 2."""
 
-PATH = os.path.join(os.path.dirname(__file__), "rule.json")
+PATH = os.path.join(next(iter(sys.modules["pooling.tune"].__path__)), "rule.json")
 
 TERMS = (
     "call",
@@ -50,8 +51,7 @@ def rule() -> dict[str, Any]:
     import json
 
     try:
-        with open(PATH, encoding="utf-8") as file:
-            found = json.load(file)
+        found = json.loads(_text())
     except (OSError, ValueError, RecursionError):
         found = {}
     parts = {part: _part(found, part) for part in ("prices", "splits", "floors")}
@@ -76,6 +76,15 @@ def _is_price(given: Any) -> bool:
         return given >= 0 and math.isfinite(given)
     except OverflowError:  # an int above the largest float
         return False
+
+
+def _text() -> bytes:
+    """What the file holds; its package may have been imported from an archive."""
+    loader: Any = getattr(__spec__, "loader", None)
+    if hasattr(loader, "get_data"):
+        return bytes(loader.get_data(PATH))
+    with open(PATH, "rb") as file:
+        return file.read()
 
 
 def cases(facts: Facts, backend: str) -> tuple[str, ...]:

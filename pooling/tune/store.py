@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from threading import RLock
 from typing import TYPE_CHECKING
 
+from pooling.places import named, user_folder
 from pooling.tune.layer import Facts
 from pooling.tune.machine import machine, name_of
 from pooling.tune.wisdom import Record, Records, Wisdom, WisdomError, from_text, raw, sift, to_text
@@ -53,32 +54,42 @@ def location() -> Path | None:
     return None if place is None else Path(place)
 
 
+def no_location() -> str | None:
+    """Why there is no file, or why it can't be written; None where it can."""
+    try:
+        place = _find_place()
+    except (OSError, ValueError) as error:
+        return f"{error}; set POOLING_WISDOM to a file"
+    if place is None:
+        return f"POOLING_WISDOM is {os.devnull}"
+    if frozen():
+        return "POOLING_FROZEN is set: it is only read"
+    above = place if os.path.exists(place) else os.path.dirname(place)
+    while not os.path.exists(above):
+        above = os.path.dirname(above)
+    if os.access(above, os.W_OK) and (above == place or os.path.isdir(above)):
+        return None
+    return f"{above} can't be written: choices are kept in memory"
+
+
 def _place() -> str | None:
     """The same as text: a process that only looks for records need not wait 4 ms for the import of pathlib."""
+    try:
+        return _find_place()
+    except (OSError, ValueError):
+        return None
+
+
+def _find_place() -> str | None:
+    """The same; NoPlace where there is no home, None for /dev/null."""
     given = os.environ.get("POOLING_WISDOM")
     if given == os.devnull:
         return None
-    try:
-        if given:
-            given = os.path.expanduser(given)  # written in a file of settings, no shell has done it
-            folder = given.endswith(("/", os.sep)) or os.path.isdir(given)
-            return os.path.realpath(os.path.join(given, FILE) if folder else given)
-        return os.path.realpath(os.path.join(_data_folder(), FILE))
-    except (OSError, RuntimeError, ValueError):
-        return None
-
-
-def _data_folder() -> str:
-    """What platformdirs says; where that is simple, without its import, which takes 7 ms."""
-    if sys.platform == "linux" and "ANDROID_DATA" not in os.environ:
-        folder, home = os.environ.get("XDG_DATA_HOME", ""), os.environ.get("HOME", "")
-        if os.path.isabs(folder):
-            return os.path.join(folder, "pooling")
-        if not folder and os.path.isabs(home):
-            return os.path.join(home, ".local", "share", "pooling")
-    import platformdirs
-
-    return platformdirs.user_data_dir("pooling", appauthor=False)
+    path = named("POOLING_WISDOM")
+    if given and path:
+        folder = given.endswith(("/", os.sep)) or os.path.isdir(path)
+        return os.path.realpath(os.path.join(path, FILE) if folder else path)
+    return os.path.realpath(os.path.join(user_folder("data"), FILE))
 
 
 def warn(message: str) -> None:

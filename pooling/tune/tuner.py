@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from numbers import Real
 from typing import Any
 
+from pooling.available import imports
 from pooling.backends import REGISTRY
 from pooling.errors import PoolingError, shown
 from pooling.threads import get_num_threads, set_num_threads
@@ -119,6 +120,7 @@ def tune(
         raise PoolingError(
             f"workloads={shown(workloads)}: give a list of layers, such as [pooling.Layer(shape, dtype, operator)]"
         )
+    imports()  # what can't be imported is no candidate
     clock = Clock(float(min(budget_s, LONGEST_S)))
     todo = _by_weight([layer for one in workloads for layer in as_layers(one)], threads)
     tuned = Tuned()

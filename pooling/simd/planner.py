@@ -1,0 +1,188 @@
+"""Which strategy computes a pass, and the job that runs it.
+
+Three ways to bring cells into vectors: planes as they lie (`whole.py`, `short_rows.py`, `rows.py`), channels as lanes, and planes
+turned into lanes (`passes.py`). Kernels belong to what they are compiled for, and not to a size: arrays of another size find
+them compiled. What follows from the size all the same, the length of short rows and windows that are fitted to the array, is
+compiled for only where `specialized` (`specialization.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import replace
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pooling.backend import Problem, Ties
+from pooling.forks import prepares
+from pooling.jit import Kernel
+from pooling.simd.channels import few_channels, lanes_of, with_channels
+from pooling.simd.job import Job, cut, in_lines, planned
+from pooling.simd.program import backward_program, forward_program
+from pooling.simd.schedule import first_reached, tap_offsets
+from pooling.taps import paid_in
+
+SHARED: tuple[Ties, ...] = ("split", "all")
+"""Tie policies under which several cells may win."""
+
+CHUNKS = 4
+"""Units of work wanted at least; where items are fewer, their channels are cut."""
+
+
+@lru_cache(maxsize=512)
+@prepares
+def in_place(problem: Problem, inner: int, dtype: np.dtype[Any], specialized: bool) -> ModuleType | None:
+    """Where planes are pooled as they lie, what plans that; None where cells become lanes.
+
+    Two of these ways compile for the window, and one for the length of rows.
+    """
+    from pooling.simd import rowplan, shortplan, whole
+
+    if inner != 1:
+        return None
+    if whole.is_whole(problem, dtype):
+        return whole
+    if specialized and shortplan.short_fit(problem, dtype):
+        return shortplan
+    return rowplan if (specialized or not problem.fitted) and rowplan.rows_fit(problem, dtype) else None
+
+
+@lru_cache(maxsize=512)
+@prepares
+def plane_job(problem: Problem, outer: int, dtype: np.dtype[Any], specialized: bool, back: bool) -> Job:
+    """Either pass over planes as they lie."""
+    plans = in_place(problem, 1, dtype, specialized)
+    assert plans is not None
+    return planned((plans.backward_plan if back else plans.forward_plan)(problem, outer, dtype))
+
+
+@lru_cache(maxsize=512)
+@prepares
+def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], specialized: bool) -> Job:
+    """Forward of either op."""
+    if few_channels((inner,), dtype):
+        return forward_job(with_channels(problem, inner), outer, 1, dtype, specialized)
+    if in_place(problem, inner, dtype, specialized):
+        return plane_job(problem, outer, dtype, specialized, False)
+    from pooling.simd.ahead import from_memory
+    from pooling.simd.chain import chain
+    from pooling.simd.passes import forward_channels, forward_planes
+    from pooling.simd.windows import at_one_go, windows
+
+    program = forward_program(problem, dtype)
+    in_lanes, maximum, floats = inner == 1, problem.op == "max", dtype.kind == "f"
+    last = maximum and problem.ties == "last"
+    pixel = (lanes_of(dtype) if in_lanes else inner) * dtype.itemsize
+    at_once = at_one_go(program, pixel, maximum)
+    unrolled = specialized or not problem.fitted
+    if at_once:
+        memory = from_memory(problem, outer, inner, dtype)
+        visit = windows(program, pixel, maximum, in_lanes, floats, last, memory, unrolled)
+    else:
+        counts = tuple(axis.kernel if axis.slides and unrolled else 0 for axis in program.axes)
+        visit = chain(
+            program, counts, in_lanes, maximum and floats, MAX=int(maximum), LAST=int(last), AFTER=int(not maximum)
+        )
+    job: Kernel[..., None] = forward_planes if in_lanes else forward_channels
+    return cut(job.over(visit=visit), program, outer, inner, dtype, not at_once)
+
+
+@lru_cache(maxsize=512)
+@prepares
+def backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], specialized: bool) -> Job:
+    """Backward of either op."""
+    if few_channels((inner,), dtype):
+        return backward_job(with_channels(problem, inner), outer, 1, dtype, specialized)
+    if in_place(problem, inner, dtype, specialized):
+        return plane_job(problem, outer, dtype, specialized, True)
+    make = max_backward_job if problem.op == "max" else mean_backward_job
+    return make(problem, outer, inner, dtype, specialized or not problem.fitted)
+
+
+@lru_cache(maxsize=512)
+@prepares
+def past_job(
+    problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], specialized: bool, back: bool, some: int
+) -> Job:
+    """Either pass, its result written past the caches if that can be done: not by kernels that have it in a buffer first."""
+    from pooling.simd import rowplan
+
+    job = (backward_job if back else forward_job)(problem, outer, inner, dtype, specialized)
+    direct = inner > 1 or in_place(problem, inner, dtype, specialized) is rowplan
+    return replace(job, kernel=job.kernel.over(PAST=some)) if direct and job.kernel.mentions("PAST") else job
+
+
+def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], unrolled: bool) -> Job:
+    """Each cell's sum of what the outputs over it send: a forward pass with the roles exchanged."""
+    from pooling.simd.chain import chain
+    from pooling.simd.passes import forward_channels, forward_planes, spread_channels, spread_planes
+    from pooling.simd.tiles import are_tiles, tiles
+
+    program = backward_program(problem, dtype)
+    in_lanes = inner == 1
+    if are_tiles(program.axes):
+        visit = tiles(program.axes, False, in_lanes, unrolled)
+        spread = spread_planes if in_lanes else spread_channels
+        return cut(spread.over(visit=visit), program, outer, inner, dtype, False, True)
+    counts = tuple(axis.kernel if axis.slides and axis.stride == 1 and unrolled else 0 for axis in program.axes)
+    visit = chain(program, counts, in_lanes, MAX=0, BEFORE=1)
+    job: Kernel[..., None] = forward_planes if in_lanes else forward_channels
+    return cut(job.over(visit=visit), program, outer, inner, dtype, True)
+
+
+def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], unrolled: bool) -> Job:
+    """Each output's gradient to the cell that won, or to those that did."""
+    from pooling.simd.gatherplan import few_ask, gather_plan
+    from pooling.simd.passes import scatter_channels, scatter_planes, spread_channels, spread_planes
+    from pooling.simd.regions import scatter_regions, with_starts
+    from pooling.simd.tiles import are_tiles, tiles
+
+    program = backward_program(problem, dtype)
+    in_lanes, lanes = inner == 1, lanes_of(dtype)
+    if problem.ties in SHARED:
+        return planned(gather_plan(problem, outer, inner, dtype, unrolled))
+    if are_tiles(program.axes):
+        visit = tiles(program.axes, True, in_lanes, unrolled)
+        job = spread_planes if in_lanes else spread_channels
+        return cut(job.over(visit=visit), program, outer, inner, dtype, False, True)
+    if (unrolled and few_ask(program, problem, dtype)) or dtype == np.float16:  # whose numbers scalar code can't add
+        return planned(gather_plan(problem, outer, inner, dtype, unrolled))
+    given = forward_program(problem, dtype)
+    offsets = tap_offsets(given) * (lanes if in_lanes else inner)
+    if not problem.window.slides:
+        offsets = with_starts(offsets, given)
+        scatter_planes = scatter_planes.over(scatter=scatter_regions)
+        scatter_channels = scatter_channels.over(scatter=scatter_regions)
+    wide_sums = paid_in(dtype, problem) != dtype
+    scatter_planes = scatter_planes.over(WIDE=int(wide_sums))
+    scatter_channels = scatter_channels.over(WIDE=int(wide_sums))
+    if in_lanes:
+        scattered = cut(scatter_planes.over(VECTOR=1), program, outer, inner, dtype, False, True, wide_sums)
+        _, _, _, rows, where = scattered.given
+        return replace(scattered, given=(outer, given.g, offsets, rows, where))
+    chunk = inner
+    while -(-inner // chunk) * outer < CHUNKS and chunk >= 2 * lanes:
+        chunk = -(-chunk // (2 * lanes)) * lanes
+    where = (given.band_axis, given.slab, given.out_slab, *given.where[3:], chunk)
+    units = outer * -(-inner // chunk)
+    room = in_lines(2 * given.where[3] * inner) if wide_sums else 0
+    arguments = (inner, given.g, offsets, first_reached(given), where)
+    return Job(scatter_channels, arguments, units, room, int(wide_sums))
+
+
+@prepares
+def special_for(problem: Problem, inner: int, dtype: np.dtype[Any]) -> Hashable | None:
+    """What of the arrays' size kernels may be compiled for; None where they would be the same."""
+    from pooling.simd import shortplan
+
+    if few_channels((inner,), dtype):
+        problem, inner = problem if problem.window.ndim == 3 else with_channels(problem, inner), 1
+    if in_place(problem, inner, dtype, True) is shortplan:
+        return shortplan.row_length(problem, dtype)
+    if problem.fitted and problem.window.affine:
+        windows = tuple((axis.kernel, axis.stride) for axis in problem.window.affine)
+        return problem.op, problem.ties, dtype.char, inner == 1, windows
+    return None
