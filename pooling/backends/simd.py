@@ -51,7 +51,10 @@ class Passes:
         self.problem = problem
         self.given = problem, outer, inner, dtype, specialized
         self.specialized = specialized
+        self.special: Passes | None = None  # the same with specialized kernels, once there are any
         self.special_for = None if specialized else special_for(problem, inner, dtype)
+        self.either = specialized or self.special_for is not None
+        self.wide_shares = problem.ties in SHARED and dtype == np.float32 != paid_in(dtype, problem)
         self.turned = problem.window.ndim == 3 and few_channels((inner,), dtype)
         self.empties = empty_outputs(problem) if problem.op == "max" else ()
 
@@ -89,17 +92,11 @@ def passes_of(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], sp
 def passes_for(problem: Problem, result: Array) -> Passes:
     """The passes over arrays as large as a result: y, or dx."""
     passes = passes_of(problem, len(result), result.shape[-1], result.dtype, False)
-    if passes.special_for is not None and is_specialized(passes.special_for, problem):
-        return passes_of(*passes.given[:4], True)
-    return passes
-
-
-def passes_after(problem: Problem, dx: Array, taps: Array) -> Passes:
-    """The backward pass for `taps`, which lie as a forward pass with specialized kernels, or with others, left them."""
-    passes = passes_for(problem, dx)
-    if (passes.specialized or passes.special_for is not None) and taps.shape != passes.taps[0]:
-        return passes_of(*passes.given[:4], not passes.specialized)
-    return passes
+    if passes.special_for is None:
+        return passes
+    if passes.special is None and is_specialized(passes.special_for, problem):
+        passes.special = passes_of(*passes.given[:4], True)
+    return passes.special or passes
 
 
 def specialize(problem: Problem, inner: int, dtype: np.dtype[Any]) -> None:
@@ -121,14 +118,18 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
 
 
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-    if problem.ties in SHARED and dx.dtype == np.float32 != paid_in(dx.dtype, problem):
-        # Shares of very many outputs: rare, and exact in double.
+    passes = passes_for(problem, dx)
+    if passes.wide_shares:  # once more in float64
         _, x, y = (array.astype(np.float64) for array in kept)
         total = empty(dx.shape, x.dtype)
         max_backward(dy.astype(np.float64), max_forward(x, problem, y, True), problem, total)
         narrow(total, dx)
         return
-    backward(passes_after(problem, dx, kept[0]), dy, kept[0], dx, *kept[1:])
+    if (
+        passes.either and kept[0].shape != passes.taps[0]
+    ):  # the forward pass came before, or after, kernels were specialized
+        passes = passes_of(*passes.given[:4], not passes.specialized)
+    backward(passes, dy, kept[0], dx, *kept[1:])
 
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
@@ -142,8 +143,8 @@ def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
         again_scaled(lambda given, result: backward(passes_for(problem, result), given, None, result), dy, dx, problem)
 
 
-def forward(passes: Passes, x: Array, y: Array, taps: Array | None) -> bool:
-    """Run the op's forward pass. Whether some sum may have overflowed."""
+def forward(passes: Passes, x: Array, y: Array, taps: Array | None) -> int:
+    """Run the op's forward pass. Not 0 where some sum may have overflowed."""
     if passes.turned:
         result = empty((len(y) * y.shape[-1], *y.shape[1:-1], 1), y.dtype)
         overflowed = forward(passes.of_planes(result), channels_to_planes(x), result, taps)
@@ -155,8 +156,8 @@ def forward(passes: Passes, x: Array, y: Array, taps: Array | None) -> bool:
     return overflowed
 
 
-def backward(passes: Passes, dy: Array, taps: Array | None, dx: Array, *tied: Array) -> bool:
-    """Run the op's backward pass. Whether some sum may have overflowed. `tied` are x and y where several cells may win."""
+def backward(passes: Passes, dy: Array, taps: Array | None, dx: Array, *tied: Array) -> int:
+    """Run the op's backward pass. Not 0 where some sum may have overflowed. `tied` are x and y where several cells may win."""
     if passes.turned:
         result = empty((len(dx) * dx.shape[-1], *dx.shape[1:-1], 1), dx.dtype)
         planes = map(channels_to_planes, tied)

@@ -54,8 +54,8 @@ class Job:
         object.__setattr__(self, "prepare", prepare.over(body=self.kernel.apart()).compiled())
         object.__setattr__(self, "draw", draw.compiled())
 
-    def run(self, source: Array, target: Array, taps: Array | None, *more: Array) -> bool:
-        """Do it. `more` are arrays that the kernel takes after the taps. Whether some sum may have overflowed."""
+    def run(self, source: Array, target: Array, taps: Array | None, *more: Array) -> int:
+        """Do it. `more` are arrays that the kernel takes after the taps. Not 0 where some sum may have overflowed."""
         dtype = target.dtype
         if dtype.char == "e":
             from pooling.simd.vectors import HALF
@@ -80,7 +80,7 @@ class Job:
         nbytes = max(a.nbytes, b.nbytes)
         if is_small(self.units, nbytes):
             v, t = self.room(1, dtype, a, won) if self.elements else (a, won)
-            return bool(self.draw(UNSHARED, tickets.copy(), function, self.units, 0, 0, a, b, v, won, t))
+            return self.draw(UNSHARED, tickets.copy(), function, self.units, 0, 0, a, b, v, won, t)
         overflowed = 0
 
         def take(grain: int, most: int, box: Array) -> None:
@@ -90,7 +90,7 @@ class Job:
             overflowed = self.draw(box, own, function, self.units, grain, most, a, b, v, won, t)
 
         share(take, self.units, nbytes, helper())
-        return bool(overflowed)
+        return overflowed
 
     def room(self, threads: int, dtype: np.dtype[Any], a: Array, won: Array | None) -> tuple[Array, Array | None]:
         """Buffers for so many threads. Where none is needed, another array stands for it."""
