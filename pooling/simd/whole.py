@@ -28,6 +28,7 @@ batch of 26 MB took 4 times as long."""
 # Bound when a plan is made:
 MAX = 1  # or 0: the mean
 LAST = 0  # whether the last of tied cells wins
+LONG = 0  # whether sums have so many terms that they are added in blocks
 
 
 @kernel
@@ -58,22 +59,33 @@ def mean(x: Any, at: int, n: int, y: Any, plane: int, divisor: Any) -> None:
     lanes = width(first)
     zero = splat(0, first)
     total, once = zero, zero
+    a, b, c, d = first, zero, zero, zero
     whole = n // lanes
-    fours = whole // 4
-    for block in range(0, fours, SUM_BLOCK):
-        a, b, c, d = zero, zero, zero, zero
-        for i in range(block, min(block + SUM_BLOCK, fours)):
-            q = at + 4 * i * lanes
-            a, b = a + load(x, q), b + load(x, q + lanes)
-            c, d = c + load(x, q + 2 * lanes), d + load(x, q + 3 * lanes)
-        once = once + ((a + b) + (c + d))
-        if block % SUM_BLOCK**2 == SUM_BLOCK**2 - SUM_BLOCK:
-            total, once = total + once, zero
-    for i in range(4 * fours, whole):
-        once = once + load(x, at + i * lanes)
+    start = 1
+    if LONG:
+        a = zero
+        start = whole - whole % 4
+        for block in range(0, start, 4 * SUM_BLOCK):
+            for i in range(block, min(block + 4 * SUM_BLOCK, start), 4):
+                q = at + i * lanes
+                a, b = a + load(x, q), b + load(x, q + lanes)
+                c, d = c + load(x, q + 2 * lanes), d + load(x, q + 3 * lanes)
+            once = once + ((a + b) + (c + d))
+            a, b, c, d = zero, zero, zero, zero
+            if block // (4 * SUM_BLOCK) % SUM_BLOCK == SUM_BLOCK - 1:
+                total, once = total + once, zero
+    for i in range(start, whole - 3, 4):
+        q = at + i * lanes
+        a, b = a + load(x, q), b + load(x, q + lanes)
+        c, d = c + load(x, q + 2 * lanes), d + load(x, q + 3 * lanes)
+    for i in range(whole - (whole - start) % 4, whole):
+        b = b + load(x, at + i * lanes)
     if n % lanes:  # the last vector overlaps the one before it
-        once = once + select(from_lane(lanes - n % lanes, first), load(x, at + n - lanes), zero)
-    store(y, plane, sum_across(total + once) / divisor)
+        c = c + select(from_lane(lanes - n % lanes, first), load(x, at + n - lanes), zero)
+    result = (a + b) + (c + d)
+    if LONG:
+        result = total + once + result
+    store(y, plane, sum_across(result) / divisor)
 
 
 @inlined
@@ -154,7 +166,8 @@ def is_whole(problem: Problem, dtype: np.dtype[Any]) -> bool:
 def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     """A plane is a unit of work."""
     maximum = problem.op == "max"
-    kernel = pool_maxima.over(LAST=int(problem.ties == "last")) if maximum else pool_means
+    long = problem.window.n_taps > 4 * SUM_BLOCK * lanes(dtype)
+    kernel = pool_maxima.over(LAST=int(problem.ties == "last")) if maximum else pool_means.over(LONG=int(long))
     return planned(kernel, forward_program(problem, dtype), problem, outer, dtype)
 
 
