@@ -179,8 +179,9 @@ def chain(
         vector = int(in_lanes and axis == 2)
         names[f"AXIS_{i}"] = axis
         divisors = program.factors[program.g[axis * FIELDS + FACTOR] :][: program.out[axis]]
-        own = bound | {"AFTER": int(bool(bound.get("AFTER")) and (divisors != 1).any())}
-        long = not bound.get("MAX") and program.tables[axis][:, 2].max(initial=0) > SUM_BLOCK
+        told = not program.axes[axis].slides  # regions: one kernel for all
+        own = bound | {"AFTER": int(bool(bound.get("AFTER")) and (told or (divisors != 1).any()))}
+        long = not bound.get("MAX") and (told or program.tables[axis][:, 2].max(initial=0) > SUM_BLOCK)
         made = {"TAPPED": int(i > 1), "VECTOR": vector, "LONG": int(long)}
         one = (scan.scan_axis if scanned else read_axis.over(COUNT=count)).over(**made, **own)
         if floats:

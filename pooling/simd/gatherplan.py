@@ -45,13 +45,13 @@ def few_ask(program: Program, problem: Problem, dtype: np.dtype[Any]) -> bool:
 
 
 @lru_cache(maxsize=512)
-def gather_plan(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], unrolled: bool) -> Plan:
+def gather_plan(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Plan:
     """A pass in which cells ask outputs, which pay the winner or (ties "split" and "all") every tied cell."""
     program = backward_program(problem, dtype)
     tied, split = problem.ties in ("split", "all"), problem.ties == "split"
     in_lanes, most = inner == 1, most_over(program)
     # Where many may win one kernel does for all windows: its own for each took 0.8 of the time, but seconds to compile.
-    unrolled = unrolled and not tied and few_ask(program, problem, dtype)
+    unrolled = not tied and few_ask(program, problem, dtype)
     in_strides = unrolled and dtype != np.float16
     names = {"VECTOR": int(in_lanes), "HALVES": int(paid_in(dtype, problem) == np.float16)}
     if unrolled:

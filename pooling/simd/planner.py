@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pooling.axis import Regions
 from pooling.backend import Problem, Ties
 from pooling.forks import prepares
 from pooling.jit import Kernel
@@ -24,6 +25,7 @@ from pooling.simd.job import Job, cut, in_lines, planned
 from pooling.simd.program import backward_program, forward_program
 from pooling.simd.schedule import first_reached, tap_offsets
 from pooling.taps import paid_in
+from pooling.window import Window
 
 SHARED: tuple[Ties, ...] = ("split", "all")
 """Tie policies under which several cells may win."""
@@ -59,6 +61,18 @@ def plane_job(problem: Problem, outer: int, dtype: np.dtype[Any], specialized: b
     return planned((plans.backward_plan if back else plans.forward_plan)(problem, outer, dtype))
 
 
+@lru_cache(maxsize=256)
+def for_any_size(problem: Problem) -> Problem:
+    """Windows that are fitted to the array as regions, which are read from tables: one kernel for all."""
+    if not problem.fitted or not problem.window.affine:
+        return problem
+    axes = (
+        Regions(axis.size, tuple(axis.table[:, 0].tolist()), tuple((axis.table[:, 0] + axis.table[:, 2]).tolist()))
+        for axis in problem.window.axes
+    )
+    return replace(problem, window=Window(tuple(axes)))
+
+
 @lru_cache(maxsize=512)
 @prepares
 def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], specialized: bool) -> Job:
@@ -67,6 +81,7 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], 
         return forward_job(with_channels(problem, inner), outer, 1, dtype, specialized)
     if in_place(problem, inner, dtype, specialized):
         return plane_job(problem, outer, dtype, specialized, False)
+    problem = problem if specialized else for_any_size(problem)
     from pooling.simd.ahead import from_memory
     from pooling.simd.chain import chain
     from pooling.simd.passes import forward_channels, forward_planes
@@ -77,12 +92,11 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], 
     last = maximum and problem.ties == "last"
     pixel = (lanes_of(dtype) if in_lanes else inner) * dtype.itemsize
     at_once = at_one_go(program, pixel, maximum)
-    unrolled = specialized or not problem.fitted
     if at_once:
         memory = from_memory(problem, outer, inner, dtype)
-        visit = windows(program, pixel, maximum, in_lanes, floats, last, memory, unrolled)
+        visit = windows(program, pixel, maximum, in_lanes, floats, last, memory)
     else:
-        counts = tuple(axis.kernel if axis.slides and unrolled else 0 for axis in program.axes)
+        counts = tuple(axis.kernel if axis.slides else 0 for axis in program.axes)
         visit = chain(
             program, counts, in_lanes, maximum and floats, MAX=int(maximum), LAST=int(last), AFTER=int(not maximum)
         )
@@ -99,7 +113,7 @@ def backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any],
     if in_place(problem, inner, dtype, specialized):
         return plane_job(problem, outer, dtype, specialized, True)
     make = max_backward_job if problem.op == "max" else mean_backward_job
-    return make(problem, outer, inner, dtype, specialized or not problem.fitted)
+    return make(problem if specialized else for_any_size(problem), outer, inner, dtype)
 
 
 @lru_cache(maxsize=512)
@@ -115,7 +129,7 @@ def past_job(
     return replace(job, kernel=job.kernel.over(PAST=some)) if direct and job.kernel.mentions("PAST") else job
 
 
-def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], unrolled: bool) -> Job:
+def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
     """Each cell's sum of what the outputs over it send: a forward pass with the roles exchanged."""
     from pooling.simd.chain import chain
     from pooling.simd.passes import forward_channels, forward_planes, spread_channels, spread_planes
@@ -124,16 +138,16 @@ def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[
     program = backward_program(problem, dtype)
     in_lanes = inner == 1
     if are_tiles(program.axes):
-        visit = tiles(program.axes, False, in_lanes, unrolled)
+        visit = tiles(program.axes, False, in_lanes)
         spread = spread_planes if in_lanes else spread_channels
         return cut(spread.over(visit=visit), program, outer, inner, dtype, False, True)
-    counts = tuple(axis.kernel if axis.slides and axis.stride == 1 and unrolled else 0 for axis in program.axes)
+    counts = tuple(axis.kernel if axis.slides and axis.stride == 1 else 0 for axis in program.axes)
     visit = chain(program, counts, in_lanes, MAX=0, BEFORE=1)
     job: Kernel[..., None] = forward_planes if in_lanes else forward_channels
     return cut(job.over(visit=visit), program, outer, inner, dtype, True)
 
 
-def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], unrolled: bool) -> Job:
+def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
     """Each output's gradient to the cell that won, or to those that did."""
     from pooling.simd.gatherplan import few_ask, gather_plan
     from pooling.simd.passes import scatter_channels, scatter_planes, spread_channels, spread_planes
@@ -143,13 +157,13 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
     program = backward_program(problem, dtype)
     in_lanes, lanes = inner == 1, lanes_of(dtype)
     if problem.ties in SHARED:
-        return planned(gather_plan(problem, outer, inner, dtype, unrolled))
+        return planned(gather_plan(problem, outer, inner, dtype))
     if are_tiles(program.axes):
-        visit = tiles(program.axes, True, in_lanes, unrolled)
+        visit = tiles(program.axes, True, in_lanes)
         job = spread_planes if in_lanes else spread_channels
         return cut(job.over(visit=visit), program, outer, inner, dtype, False, True)
-    if (unrolled and few_ask(program, problem, dtype)) or dtype == np.float16:  # whose numbers scalar code can't add
-        return planned(gather_plan(problem, outer, inner, dtype, unrolled))
+    if few_ask(program, problem, dtype) or dtype == np.float16:  # whose numbers scalar code can't add
+        return planned(gather_plan(problem, outer, inner, dtype))
     given = forward_program(problem, dtype)
     offsets = tap_offsets(given) * (lanes if in_lanes else inner)
     if not problem.window.slides:
@@ -160,7 +174,9 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
     scatter_planes = scatter_planes.over(WIDE=int(wide_sums))
     scatter_channels = scatter_channels.over(WIDE=int(wide_sums))
     if in_lanes:
-        scattered = cut(scatter_planes.over(VECTOR=1), program, outer, inner, dtype, False, True, wide_sums)
+        scattered = cut(
+            scatter_planes.over(VECTOR=1), program, outer, inner, dtype, False, again=True, wide_sums=wide_sums
+        )
         _, _, _, rows, where = scattered.given
         return replace(scattered, given=(outer, given.g, offsets, rows, where))
     chunk = inner
