@@ -86,9 +86,9 @@ class AvgPool(Operator):
 
     Notes
     -----
-    Means, and their gradients, are off by at most 64 units in the last place of the largest number, whatever the window; in float64,
-    by a unit for every four cells if that is more. Where all cells fit, so does their mean, though their sum may not: four times 3e38
-    have the mean 3e38 in float32. PyTorch's is inf.
+    Means, and their gradients, are off by at most 64 units in the last place of the largest number, whatever the window; in
+    float64, by a unit for every four cells if that is more. Where all cells fit, so does their mean, though their sum may not:
+    four times 3e38 have the mean 3e38 in float32. PyTorch's is inf.
 
     Examples
     --------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import pooling
 from pooling import quota, threads
+from pooling.cli import app
 from pooling.quota import cpu_quota
 
 V2 = "30 23 0:26 {inside} {mount} rw,nosuid,nodev - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -228,3 +231,9 @@ def test_this_system_has_some_quota_or_none() -> None:
     found = quota.cpu_quota()
     assert found is None or found >= 1
     assert pooling.get_num_threads() >= 1
+
+
+def test_info_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pooling.cli.info.cpu_quota", lambda: 3)
+    assert "where a container's quota allows 3" in CliRunner().invoke(app, ["info"]).output
+    assert json.loads(CliRunner().invoke(app, ["info", "--json"]).output)["cpu_quota"] == 3

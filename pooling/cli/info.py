@@ -11,6 +11,7 @@ import typer
 import pooling
 from pooling.available import imports, missing, why_not_compiled
 from pooling.cli.app import Json, app, table
+from pooling.quota import cpu_quota
 from pooling.tune.store import location, no_location
 
 VECTOR_FEATURES = ("sse", "ssse", "avx", "fma", "f16c", "neon", "sve", "asimd")
@@ -24,6 +25,7 @@ def info(as_json: Json = False) -> None:
     facts: dict[str, Any] = {
         "version": pooling.__version__,
         "threads": pooling.get_num_threads(),
+        "cpu_quota": cpu_quota(),
         **({"cache_folder": None, "cache_writable": False, "cache_problem": without} if without else _cache()),
         **_wisdom(),
         "numba": without or why_not_compiled(),
@@ -43,7 +45,8 @@ def info(as_json: Json = False) -> None:
         typer.echo(json.dumps(facts, indent=2))
         return
     typer.echo(f"pooling        {facts['version']}")
-    typer.echo(f"threads        {facts['threads']}")
+    quota = f", where a container's quota allows {facts['cpu_quota']}" if facts["cpu_quota"] else ""
+    typer.echo(f"threads        {facts['threads']}{quota}")
     typer.echo(f"kernel cache   {facts['cache_folder'] or 'nowhere, each process compiles anew'}")
     if facts["cache_problem"]:
         typer.echo(f"               {facts['cache_problem']}")
