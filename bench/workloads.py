@@ -36,8 +36,8 @@ LARGEST = 200_000
 NANS = 0.01
 """The part of an input of values "nan" that is NaN."""
 
-LEVEL, UNEVENNESS = 0.1, 1 / 64
-"""Mean and relative spread of an input of values "level"."""
+LEVEL, UNEVEN = 0.1, 1 / 32
+"""What an input of values "level" holds, and the part of it that holds something else."""
 
 SMALL_BATCH = (3, 7)
 """N and C of :meth:`Workload.small`: 21 planes, which is no multiple of any vector's lanes."""
@@ -172,14 +172,14 @@ class Workload:
     def input(self, values: Values | None = None, seed: int = 0) -> Array:
         """What a layer before might give: normal values, or those after ReLU, where half are 0 and whole windows tie.
 
-        "nan" is "relu" with some cells that are NaN. "level" is 0.1 nearly everywhere: the rounding errors of a long sum
-        then all have one sign, where those of scattered values cancel. By default the workload's own values.
+        "nan" is "relu" with some cells that are NaN. "level" is 0.1 but for one cell in 32: the rounding errors of a long sum
+        then have one sign, where those of scattered values cancel. By default the workload's own values.
         """
         values = values or self.values
         rng = np.random.default_rng(seed)
         x = rng.standard_normal(self.array_shape, np.float32)
         if values == "level":
-            return (LEVEL * (1 + UNEVENNESS * x)).astype(self.dtype, copy=False)
+            return np.where(rng.random(x.shape, np.float32) < UNEVEN, LEVEL * np.abs(x), LEVEL).astype(self.dtype)
         if values != "normal":
             np.maximum(x, 0, out=x)
         if values == "nan":
@@ -187,11 +187,15 @@ class Workload:
         return x.astype(self.dtype, copy=False)
 
     def gradient(self, seed: int = 1) -> Array:
-        """A gradient with respect to the output."""
+        """A gradient with respect to the output; of a mean, 0.1 but for one in 32, as in an input of values "level"."""
         n, channels, *_ = self.shape
         spatial = self.window.output_size
         shape = (n, *spatial, channels) if self.data_format == "channels_last" else (n, channels, *spatial)
-        return np.random.default_rng(seed).standard_normal(shape, np.float32).astype(self.dtype, copy=False)
+        rng = np.random.default_rng(seed)
+        dy = rng.standard_normal(shape, np.float32)
+        if self.op == "avg":
+            dy = np.where(rng.random(shape, np.float32) < UNEVEN, LEVEL * dy, LEVEL)
+        return dy.astype(self.dtype, copy=False)
 
     def small(self) -> Workload:
         """The same windows on few and small planes, cut by whole strides so that they end at the edge in the same way."""

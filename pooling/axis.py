@@ -23,6 +23,10 @@ Run = tuple[slice, slice]
 """Outputs, and the cells that these read with one tap: two slices of equal length."""
 
 
+LONG = 1 << 11
+"""Cells of an axis, or of all together, whose tables take so much memory that they are kept for few sizes only."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """One spatial dimension of a window over an input of `size` cells.
@@ -90,9 +94,16 @@ class Axis:
         side_by_side = self.kernel == self.stride and self.dilation == 1 and not self.before
         return side_by_side and self.out * self.kernel <= self.size
 
-    @cached_property
+    @property
     def table(self) -> NDArray[np.int64]:
         """Rows (cell, tap, count), one per output: its first real cell, that cell's tap, and how many there are."""
+        return self._new_table() if self.out > LONG else self._table
+
+    @cached_property
+    def _table(self) -> NDArray[np.int64]:
+        return self._new_table()
+
+    def _new_table(self) -> NDArray[np.int64]:
         start = np.arange(self.out) * self.stride - self.before
         tap = np.maximum(0, -(start // self.dilation))
         stop = np.minimum(self.kernel, (self.size - 1 - start) // self.dilation + 1)

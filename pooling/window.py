@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from pooling.axis import Axis, Regions
+from pooling.axis import LONG, Axis, Regions
 from pooling.errors import PoolingError, shown
 from pooling.lazy import cached_property
 
@@ -115,6 +115,11 @@ class Window:
     @cached_property
     def output_size(self) -> tuple[int, ...]:
         return tuple(axis.out for axis in self.axes)
+
+    @cached_property
+    def long(self) -> bool:
+        """Whether what is prepared for this window is large."""
+        return sum(self.input_size) > LONG
 
     @cached_property
     def n_taps(self) -> int:

@@ -88,7 +88,7 @@ STATES: dict[str, Callable[[Array], Array]] = {
     "C": lambda x: x,
     "Fortran": np.asfortranarray,
     "sliced": sliced,
-    "reversed": lambda x: np.flip(x),
+    "reversed": lambda x: np.flip(x) if x.ndim else x,
     "broadcast": lambda x: np.broadcast_to(x[:1], x.shape) if x.ndim else x,
     "read-only": read_only,
     "misaligned": misaligned,

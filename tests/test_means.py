@@ -212,13 +212,13 @@ class TestInexactMeansAreFoundOut:
         assert "WRONG: forward of x in float32 gives y" in result.output
         assert CliRunner().invoke(app, ["check", "--backend", "strided_slices"]).exit_code == 0
 
-    def test_by_the_tuner_even_if_it_comes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("data_format", LAYOUTS)
+    def test_by_the_tuner_even_if_it_comes_first(self, data_format: Any) -> None:
         from pooling.tune import measure
         from pooling.tune.layer import facts
 
-        monkeypatch.setattr(measure, "BLOCK", 1)  # values that are all equal: rounding errors then add up
-        monkeypatch.setattr(measure, "_repeated", lambda block, shape, dtype: np.full(shape, 0.1, dtype))
-        about = facts(self.shape, "float32", pooling.GlobalAvgPool())
+        shape = laid_out(8, (250, 240), data_format)
+        about = facts(shape, "float32", pooling.GlobalAvgPool(data_format=data_format))
         names = ["inexact", "strided_slices", "repeat_mask"]
         outcome = measure.measure(about, names, measure.Clock(1e9), measure.Clock(0.1))
         assert set(outcome.refused) == {"inexact"}

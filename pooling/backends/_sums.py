@@ -34,20 +34,29 @@ def pays_in_wide_sums(backward: Backward) -> Backward:
 
 def narrow(total: Array, result: Array) -> None:
     """Round sums to a narrower dtype. One that is beyond its largest number is infinite, as any sum would be."""
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         result[...] = total
 
 
 def again_scaled(run: Callable[[Array, Array], object], given: Array, result: Array, problem: Problem) -> None:
-    """Where `result` is not finite, take it from ``run(given, result)`` on scaled numbers, whose sums do not overflow."""
+    """Where `result` is not finite, take it from ``run(given, result)`` on scaled numbers, whose sums do not overflow.
+
+    Of the items (outer indices) that have such numbers, and only if those that `given` holds are large enough for a sum to
+    overflow: other infinite results, and NaN, come from numbers that are so themselves.
+    """
     lost = ~np.isfinite(result)
     if not lost.any():
         return
+    power = max(problem.window.n_taps, problem.window.most_over).bit_length()
+    finite = np.isfinite(given)
+    largest = max(given.max(initial=0, where=finite), -given.min(initial=0, where=finite))
     with np.errstate(all="ignore"):
-        power = problem.window.n_taps.bit_length()  # of outputs over a cell there are no more
-        again = np.empty_like(result)
-        run(np.ldexp(given, -power), again)
-        result[lost] = np.ldexp(again[lost], power)
+        if np.ldexp(largest, power) <= np.finfo(given.dtype).max:
+            return
+        items = np.flatnonzero(lost.reshape(len(lost), -1).any(axis=1))
+        some = np.empty((len(items), *result.shape[1:]), result.dtype)
+        run(np.ldexp(given[items], -power), some)
+        result[items] = np.where(lost[items], np.ldexp(some, power), result[items])
 
 
 class Overflow:

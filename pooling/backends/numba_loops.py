@@ -38,7 +38,7 @@ def as_3d(array: Array) -> Array:
     return array.reshape(array.shape[0], *(1,) * (5 - array.ndim), *array.shape[1:])
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def walks(window: Window) -> tuple[Array, Array]:
     """Numbers that all windows share, and rows (cell, tap, count): of each output along the first axis, the second, the last."""
     axes = (*(Axis(size=1, kernel=1),) * (3 - window.ndim), *window.axes)
@@ -254,7 +254,8 @@ def room_for_sums(dx: Array, problem: Problem) -> Array:
 
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     means(x, y, problem)
-    again_scaled(lambda given, result: means(given, result, problem), x, y, problem)
+    if x.dtype == np.float64:  # narrower numbers are added in it, where they can't overflow
+        again_scaled(lambda given, result: means(given, result, problem), x, y, problem)
     return ()
 
 

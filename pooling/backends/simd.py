@@ -51,6 +51,7 @@ class Passes:
         self.problem = problem
         self.given = problem, outer, inner, dtype, specialized
         self.specialized = specialized
+        self.past: dict[tuple[bool, int], Job] = {}
         self.special: Passes | None = None  # the same with specialized kernels, once there are any
         self.special_for = None if specialized else special_for(problem, inner, dtype)
         self.either = specialized or self.special_for is not None
@@ -80,18 +81,27 @@ class Passes:
         """The pass that makes `result`."""
         some = past(self.problem, result, back)
         if some:
-            return past_job(*self.given, back, some)
+            found = self.past.get((back, some))
+            if found is None:
+                found = self.past[back, some] = past_job(*self.given, back, some)
+            return found
         return self.backward if back else self.forward
 
 
-@lru_cache(maxsize=512)
+usual_passes = lru_cache(maxsize=512)(Passes)
+long_passes = lru_cache(maxsize=8)(Passes)
+"""Of windows whose tables are large: fewer are kept."""
+
+
 def passes_of(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], specialized: bool) -> Passes:
-    return Passes(problem, outer, inner, dtype, specialized)
+    find = long_passes if problem.window.long else usual_passes
+    return find(problem, outer, inner, dtype, specialized)
 
 
 def passes_for(problem: Problem, result: Array) -> Passes:
     """The passes over arrays as large as a result: y, or dx."""
-    passes = passes_of(problem, len(result), result.shape[-1], result.dtype, False)
+    find = long_passes if problem.window.long else usual_passes
+    passes = find(problem, len(result), result.shape[-1], result.dtype, False)
     if passes.special_for is None:
         return passes
     if passes.special is None and is_specialized(passes.special_for, problem):

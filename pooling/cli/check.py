@@ -12,7 +12,9 @@ import typer
 
 import pooling
 from pooling.accuracy import check_accuracy
+from pooling.backends import REGISTRY
 from pooling.cli.app import Json, app
+from pooling.operators import DATA_FORMATS
 from pooling.sliding import AvgPool, LpPool, MaxPool
 
 WINDOWS: dict[str, dict[str, Any]] = {
@@ -21,9 +23,11 @@ WINDOWS: dict[str, dict[str, Any]] = {
 }
 """On which windows `check` checks: side by side, and overlapping."""
 
-PLANE = (250, 240)
-MANY = "all of 250x240"
-"""A window with so many cells that sums of float32, one term after the other, would be far off."""
+MANY: dict[str, tuple[Any, tuple[int, int]]] = {
+    "all of 250x240": ({"kernel_size": (250, 240)}, (250, 240)),
+    "90x80, stride 1": ({"kernel_size": (90, 80), "stride": 1}, (110, 100)),
+}
+"""Windows with so many cells, and cells with so many windows, that sums of one term after the other would be far off."""
 
 
 @app.command()
@@ -38,13 +42,16 @@ def check(
     """
     chosen = pooling.backends() if backend is None else (pooling.backend(backend).name,)
     x = np.random.default_rng(seed).standard_normal((2, 3, 7, 6))
-    many = np.full((1, 1, *PLANE), 0.1, np.float32)
     found: list[dict[str, str]] = []
     template = "{:16} {:4} {:6} {:26} {}".format
     if not as_json:
         typer.echo(template("backend", "op", "ties", "window", "gradient"))
     for name, operator, described in _operators(chosen):
-        given = many if described["window"] == MANY else x
+        given = x
+        if described["window"] in MANY:
+            size = MANY[described["window"]][1]
+            last = operator.data_format == "channels_last"
+            given = np.full((1, *size, 5) if last else (1, 1, *size), 0.1, np.float32)
         reason = pooling.backend(name).why_not(given.shape, given.dtype, operator)
         result = {"backend": name, **described, **_verdict(operator, given, reason)}
         found.append(result)
@@ -73,18 +80,25 @@ def _operators(names: Sequence[str]) -> Iterator[tuple[str, Any, dict[str, str]]
                 yield name, AvgPool(**window, backend=name), {"op": "avg", "ties": "", "window": title}
             if "lp" in backend.ops:
                 yield name, LpPool(**window, backend=name), {"op": "lp", "ties": "", "window": title}
-        for op, of_plane in (("avg", AvgPool(PLANE, backend=name)), ("lp", LpPool(PLANE, backend=name))):
-            if op in backend.ops:
-                yield name, of_plane, {"op": op, "ties": "", "window": MANY}
+        for op, kind in (("avg", AvgPool), ("lp", LpPool)):
+            for title, (window, _) in MANY.items() if op in backend.ops and not backend.reference_only else ():
+                for data_format in DATA_FORMATS:
+                    yield (
+                        name,
+                        kind(**window, data_format=data_format, backend=name),
+                        {"op": op, "ties": "", "window": title},
+                    )
 
 
 def _verdict(operator: Any, x: Any, reason: str | None) -> dict[str, str]:
     if reason is not None:
         return {"verdict": "not offered", "message": reason}
     try:
-        if x.shape[2:] == PLANE:
+        if operator.rule.kernel_size in [window["kernel_size"] for window, _ in MANY.values()]:
             exact = copy.copy(operator)
-            exact.backend = "reference"
+            exact.backend = "repeat_mask" if operator.backend == "strided_slices" else "strided_slices"
+            if REGISTRY[exact.backend].why_not(x.shape, np.float64, exact) is not None:
+                exact = operator
             check_accuracy(operator, x, exact_operator=exact)
         else:
             pooling.gradcheck(operator, x, cells=60, directions=3)

@@ -12,7 +12,7 @@ from pooling.axis import Axis, Regions
 from pooling.backend import Array, Problem
 from pooling.simd.gather import gather_channels, gather_planes
 from pooling.simd.gather_rows import ask_rows, ask_strides
-from pooling.simd.program import Program, backward_program, forward_program
+from pooling.simd.program import RECENT, Program, backward_program, forward_program
 from pooling.simd.schedule import Plan, bands, shifts_of
 from pooling.simd.vectors import lanes, vector_bytes
 from pooling.taps import paid_in, wide
@@ -44,7 +44,7 @@ def few_ask(program: Program, problem: Problem, dtype: np.dtype[Any]) -> bool:
     return d * h * w <= outputs and d * h * row.kernel * row.stride <= ASKED_IN_ROW
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=RECENT)
 def gather_plan(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Plan:
     """A pass in which cells ask outputs, which pay the winner or (ties "split" and "all") every tied cell."""
     program = backward_program(problem, dtype)

@@ -22,7 +22,7 @@ from pooling.forks import prepares
 from pooling.jit import Kernel
 from pooling.simd.channels import few_channels, lanes_of, with_channels
 from pooling.simd.job import Job, cut, in_lines, planned
-from pooling.simd.program import backward_program, forward_program
+from pooling.simd.program import RECENT, backward_program, forward_program
 from pooling.simd.schedule import first_reached, tap_offsets
 from pooling.taps import paid_in
 from pooling.window import Window
@@ -52,7 +52,7 @@ def in_place(problem: Problem, inner: int, dtype: np.dtype[Any], specialized: bo
     return rowplan if (specialized or not problem.fitted) and rowplan.rows_fit(problem, dtype) else None
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=RECENT)
 @prepares
 def plane_job(problem: Problem, outer: int, dtype: np.dtype[Any], specialized: bool, back: bool) -> Job:
     """Either pass over planes as they lie."""
@@ -61,10 +61,13 @@ def plane_job(problem: Problem, outer: int, dtype: np.dtype[Any], specialized: b
     return planned((plans.backward_plan if back else plans.forward_plan)(problem, outer, dtype))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=RECENT)
 def for_any_size(problem: Problem) -> Problem:
-    """Windows that are fitted to the array as regions, which are read from tables: one kernel for all."""
-    if not problem.fitted or not problem.window.affine:
+    """Windows that are fitted to the array as regions, which are read from tables: one kernel for all.
+
+    Those that lie side by side stay what they are: their kernels need no table.
+    """
+    if not problem.fitted or not problem.window.affine or problem.window.covers:
         return problem
     axes = (
         Regions(axis.size, tuple(axis.table[:, 0].tolist()), tuple((axis.table[:, 0] + axis.table[:, 2]).tolist()))
@@ -73,7 +76,7 @@ def for_any_size(problem: Problem) -> Problem:
     return replace(problem, window=Window(tuple(axes)))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=RECENT)
 @prepares
 def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], specialized: bool) -> Job:
     """Forward of either op."""
@@ -81,6 +84,7 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], 
         return forward_job(with_channels(problem, inner), outer, 1, dtype, specialized)
     if in_place(problem, inner, dtype, specialized):
         return plane_job(problem, outer, dtype, specialized, False)
+    unrolled = specialized or not problem.fitted
     problem = problem if specialized else for_any_size(problem)
     from pooling.simd.ahead import from_memory
     from pooling.simd.chain import chain
@@ -94,9 +98,9 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], 
     at_once = at_one_go(program, pixel, maximum)
     if at_once:
         memory = from_memory(problem, outer, inner, dtype)
-        visit = windows(program, pixel, maximum, in_lanes, floats, last, memory)
+        visit = windows(program, pixel, maximum, in_lanes, floats, last, memory, unrolled)
     else:
-        counts = tuple(axis.kernel if axis.slides else 0 for axis in program.axes)
+        counts = tuple(axis.kernel if axis.slides and unrolled else 0 for axis in program.axes)
         visit = chain(
             program, counts, in_lanes, maximum and floats, MAX=int(maximum), LAST=int(last), AFTER=int(not maximum)
         )
@@ -104,7 +108,7 @@ def forward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], 
     return cut(job.over(visit=visit), program, outer, inner, dtype, not at_once)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=RECENT)
 @prepares
 def backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], specialized: bool) -> Job:
     """Backward of either op."""
@@ -113,10 +117,11 @@ def backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any],
     if in_place(problem, inner, dtype, specialized):
         return plane_job(problem, outer, dtype, specialized, True)
     make = max_backward_job if problem.op == "max" else mean_backward_job
-    return make(problem if specialized else for_any_size(problem), outer, inner, dtype)
+    unrolled = specialized or not problem.fitted
+    return make(problem if specialized else for_any_size(problem), outer, inner, dtype, unrolled)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=RECENT)
 @prepares
 def past_job(
     problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], specialized: bool, back: bool, some: int
@@ -129,7 +134,7 @@ def past_job(
     return replace(job, kernel=job.kernel.over(PAST=some)) if direct and job.kernel.mentions("PAST") else job
 
 
-def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
+def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], unrolled: bool) -> Job:
     """Each cell's sum of what the outputs over it send: a forward pass with the roles exchanged."""
     from pooling.simd.chain import chain
     from pooling.simd.passes import forward_channels, forward_planes, spread_channels, spread_planes
@@ -138,16 +143,16 @@ def mean_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[
     program = backward_program(problem, dtype)
     in_lanes = inner == 1
     if are_tiles(program.axes):
-        visit = tiles(program.axes, False, in_lanes)
+        visit = tiles(program.axes, False, in_lanes, unrolled)
         spread = spread_planes if in_lanes else spread_channels
         return cut(spread.over(visit=visit), program, outer, inner, dtype, False, True)
-    counts = tuple(axis.kernel if axis.slides and axis.stride == 1 else 0 for axis in program.axes)
+    counts = tuple(axis.kernel if axis.slides and axis.stride == 1 and unrolled else 0 for axis in program.axes)
     visit = chain(program, counts, in_lanes, MAX=0, BEFORE=1)
     job: Kernel[..., None] = forward_planes if in_lanes else forward_channels
     return cut(job.over(visit=visit), program, outer, inner, dtype, True)
 
 
-def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any]) -> Job:
+def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], unrolled: bool) -> Job:
     """Each output's gradient to the cell that won, or to those that did."""
     from pooling.simd.gatherplan import few_ask, gather_plan
     from pooling.simd.passes import scatter_channels, scatter_planes, spread_channels, spread_planes
@@ -159,7 +164,7 @@ def max_backward_job(problem: Problem, outer: int, inner: int, dtype: np.dtype[A
     if problem.ties in SHARED:
         return planned(gather_plan(problem, outer, inner, dtype))
     if are_tiles(program.axes):
-        visit = tiles(program.axes, True, in_lanes)
+        visit = tiles(program.axes, True, in_lanes, unrolled)
         job = spread_planes if in_lanes else spread_channels
         return cut(job.over(visit=visit), program, outer, inner, dtype, False, True)
     if few_ask(program, problem, dtype) or dtype == np.float16:  # whose numbers scalar code can't add

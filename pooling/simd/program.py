@@ -41,6 +41,9 @@ from pooling.taps import wide
 ) = range(14)
 D, H, W = 0, FIELDS, 2 * FIELDS
 
+RECENT = 4
+"""Programs, plans and jobs that are remembered while a pass is planned. What it needs of them is kept with it."""
+
 POINT = Axis(size=1, kernel=1)
 
 SCANNED = {"max": 6, "avg": 10}
@@ -117,7 +120,7 @@ def axes_of(problem: Problem) -> tuple[Any, Any, Any]:
     return d, h, w
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=RECENT)
 def forward_program(problem: Problem, dtype: np.dtype[Any]) -> Program:
     """Results are outputs, and read the cells of their windows."""
     axes = axes_of(problem)
@@ -131,7 +134,7 @@ def forward_program(problem: Problem, dtype: np.dtype[Any]) -> Program:
     )
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=RECENT)
 def backward_program(problem: Problem, dtype: np.dtype[Any]) -> Program:
     """Results are cells, and read the outputs whose windows cover them: the gradient of a mean, and what a band needs."""
     axes = axes_of(problem)

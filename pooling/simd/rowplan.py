@@ -13,7 +13,7 @@ from pooling.backend import Problem
 from pooling.jit import Kernel
 from pooling.simd.ahead import from_memory, paged
 from pooling.simd.masks import has_masks
-from pooling.simd.program import Program, backward_program, forward_program
+from pooling.simd.program import RECENT, Program, backward_program, forward_program
 from pooling.simd.rows import careful_run, forward_rows, nothing
 from pooling.simd.rows_back import exact_row, spread_rows
 from pooling.simd.schedule import Plan, bands, shifts_of
@@ -74,7 +74,7 @@ def in_vectors(left: int, n: int, right: int, dtype: np.dtype[Any]) -> tuple[int
     return left, -(-(left + n + right) // unit) * unit - left - n
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=RECENT)
 def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     """Outputs from cells."""
     program = forward_program(problem, dtype)
@@ -110,7 +110,7 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     return planned(kernel, program, outer, dtype, copied, lambda room: ((left, right, outer, room), edge), taps)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=RECENT)
 def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     """Cells from outputs."""
     program = backward_program(problem, dtype)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pooling.axis import Axis
+from pooling.axis import LONG, Axis
 from pooling.backend import Array
 from pooling.jit import Kernel
 from pooling.simd.program import FIELDS, SCAN, TOGETHER, Program
@@ -111,7 +111,7 @@ def _bands(program: Program, size_of: SizeOf, whole_strides: bool, limit: int, w
 
 
 class Spans:
-    """What runs of results read along an axis: looked up some hundred times for a plan, so in lists and not in arrays."""
+    """What runs of results read along an axis: looked up some hundred times for a plan, so in lists unless these are long."""
 
     def __init__(self, table: Array, step: int) -> None:
         cell, count = table[:, 0], table[:, 2]
@@ -121,16 +121,18 @@ class Spans:
         reading = count > 0
         self.in_order = bool((np.diff(self.low[reading]) >= 0).all() and (np.diff(self.high[reading]) >= 0).all())
         # Of results in order the first that reads anything has the lowest cell, and the last such the highest.
-        self.lows: list[int] = np.minimum.accumulate(self.low[::-1])[::-1].tolist()
-        self.highs: list[int] = np.maximum.accumulate(self.high).tolist()
-        self.reading: list[int] = [0, *np.cumsum(reading).tolist()]
+        self.lows: Any = np.minimum.accumulate(self.low[::-1])[::-1]
+        self.highs: Any = np.maximum.accumulate(self.high)
+        self.reading: Any = np.concatenate([[0], np.cumsum(reading)])
+        if len(table) <= LONG:
+            self.lows, self.highs, self.reading = self.lows.tolist(), self.highs.tolist(), self.reading.tolist()
 
     def of(self, first: int, stop: int) -> tuple[int, int]:
         """The first cell that the results `first` to `stop` read, and the one after the last; (0, 0) where there is none."""
         if self.reading[first] == self.reading[stop]:
             return 0, 0
         if self.in_order:
-            return self.lows[first], self.highs[stop - 1]
+            return int(self.lows[first]), int(self.highs[stop - 1])
         return int(self.low[first:stop].min()), int(self.high[first:stop].max())
 
 

@@ -14,7 +14,7 @@ from pooling.axis import Axis
 from pooling.backend import Array, Problem
 from pooling.memory import ALIGNMENT
 from pooling.simd.ahead import from_memory, paged
-from pooling.simd.program import FACTOR, FIELDS, Program, backward_program, forward_program
+from pooling.simd.program import FACTOR, FIELDS, RECENT, Program, backward_program, forward_program
 from pooling.simd.rowplan import BAND, MOST_STRIDE, MOST_TAPS, rows_fit
 from pooling.simd.schedule import Plan, shifts_of
 from pooling.simd.short_back import backward_short
@@ -159,7 +159,7 @@ class Cut:
         )
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=RECENT)
 def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     """Outputs from cells."""
     program = forward_program(problem, dtype)
@@ -197,7 +197,7 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     return Plan(kernel, (shape, edge, starts, divisors), cut.groups * cut.pieces, room, int(margins))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=RECENT)
 def backward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     """Cells from outputs."""
     mirror = mirrored(problem, dtype)

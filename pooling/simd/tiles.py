@@ -75,10 +75,10 @@ def spread_tiles(
             p += rest
 
 
-def tiles(axes: Any, maximum: bool, in_lanes: bool) -> Kernel[..., Any]:
-    """The kernel above, made for these axes if their window is small."""
+def tiles(axes: Any, maximum: bool, in_lanes: bool, unrolled: bool) -> Kernel[..., Any]:
+    """The kernel above, made for these axes if their window is small, and to be unrolled."""
     names: dict[str, Any] = {"MAX": int(maximum), "VECTOR": int(in_lanes)}
-    if axes[0].kernel * axes[1].kernel * axes[2].kernel <= UNROLLED:
+    if unrolled and axes[0].kernel * axes[1].kernel * axes[2].kernel <= UNROLLED:
         for name, axis in zip("DHW", axes, strict=True):
             names |= {f"K_{name}": axis.kernel, f"S_{name}": axis.stride}
     return spread_tiles.over(**names)

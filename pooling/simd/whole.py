@@ -156,7 +156,7 @@ def is_whole(problem: Problem, dtype: np.dtype[Any]) -> bool:
     """Whether the window is the plane, no more and no less, and a vector at least."""
     axes = problem.window.axes
     return (
-        all(axis.table.tolist() == [[0, 0, axis.size]] and axis.kernel == axis.size for axis in axes)
+        all(axis.out == 1 and axis.table.tolist() == [[0, 0, axis.size]] and axis.kernel == axis.size for axis in axes)
         and all(not isinstance(axis, Axis) or axis.dilation == 1 or axis.size == 1 for axis in axes)
         and math.prod(axis.size for axis in axes) >= lanes(dtype)
         and problem.ties in ("first", "last")

@@ -235,7 +235,7 @@ def pool_windows(
 
 
 def windows(
-    program: Program, pixel: int, maximum: bool, in_lanes: bool, floats: bool, last: bool, memory: bool
+    program: Program, pixel: int, maximum: bool, in_lanes: bool, floats: bool, last: bool, memory: bool, unrolled: bool
 ) -> Kernel[..., Any]:
     """The pass, made for the program's window if that is small.
 
@@ -249,13 +249,15 @@ def windows(
         Whether the last of tied cells wins.
     memory
         Whether x comes from memory.
+    unrolled
+        Whether small windows are unrolled.
     """
     inside = all((program.tables[i][:, 2] == axis.kernel).all() for i, axis in enumerate(program.axes))
     names: dict[str, Any] = {"MAX": int(maximum), "VECTOR": int(in_lanes), "LAST": int(last)}
     minded = maximum and floats
     careful_window = any_window.over(**names).apart()
     names |= {"careful_window": careful_window, "edge": careful_window, "FLOATS": int(minded)}
-    if math.prod(axis.kernel for axis in program.axes) <= UNROLLED:
+    if unrolled and math.prod(axis.kernel for axis in program.axes) <= UNROLLED:
         names |= {f"K_{name}": axis.kernel for name, axis in zip("DHW", program.axes, strict=True)}
         if maximum:
             names |= {"edge": edge_window.over(**names).apart(), **in_blocks(program)}

@@ -237,7 +237,8 @@ class _Arrays:
         y = np.empty((outer, *window.output_size, facts.inner), facts.dtype)
         dy = y
         if facts.dtype.kind == "f":
-            dy = _repeated(rng.standard_normal(BLOCK, np.float32), y.shape, facts.dtype)
+            block = rng.standard_normal(BLOCK, np.float32)
+            dy = _repeated(block if facts.problem.op == "max" else _level(rng, block), y.shape, facts.dtype)
         return cls(facts, x, dy, y, np.empty_like(x))
 
     def part(self, outer: int) -> _Arrays:
@@ -328,19 +329,26 @@ def _shorter(axis: Any) -> Any:
 
 
 def _values(rng: np.random.Generator, shape: tuple[int, ...], facts: Facts, proof: bool) -> Array:
-    """An input: half of it 0, as after ReLU; for a proof few different values, with NaN, and for maxima infinities."""
+    """An input: half of it 0, as after ReLU, or for sums nearly all equal; for a proof few different values, with NaN, and
+    for maxima infinities."""
     dtype = facts.dtype
     if dtype.kind != "f":
         low, high = (0, 2) if dtype.kind == "b" else (0, 4 if proof else 100)
         return _repeated(rng.integers(low, high, BLOCK), shape, dtype)
     if not proof:
-        return _repeated(np.maximum(rng.standard_normal(BLOCK, np.float32), 0), shape, dtype)
+        block = np.maximum(rng.standard_normal(BLOCK, np.float32), 0)
+        return _repeated(block if facts.problem.op == "max" else _level(rng, block), shape, dtype)
     x = rng.standard_normal(shape, np.float32)
     x = np.round(x)
     if facts.problem.op == "max":
         x[rng.random(shape) < 0.05] = np.nan
         x[rng.random(shape) < 0.05] = -np.inf
     return x.astype(dtype, copy=False)
+
+
+def _level(rng: np.random.Generator, block: Array) -> Array:
+    """0.1 but for one value in 32: the rounding errors of a long sum then have one sign, where those of others cancel."""
+    return np.where(rng.random(block.shape, np.float32) < 1 / 32, block, np.float32(0.1))
 
 
 def _repeated(block: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
