@@ -66,10 +66,16 @@ def never_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("never_seen")
-@pytest.mark.parametrize("name", ["2x2", "adaptive", "means of 3x3"])
-def test_what_comes_often_is_compiled_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "pool",
+    [
+        pooling.MaxPool(2, backend="simd"),
+        pooling.AvgPool(3, 1, 1, backend="simd"),
+        pooling.AdaptiveMaxPool((10, 5), backend="simd"),
+    ],
+)
+def test_what_comes_often_is_compiled_for(pool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(specialization, "CALLS", 6)
-    pool = POOLS[name](backend="simd")
     for _ in range(3):
         step(pool, 3, (20, 25))
     assert not specialization._specialized

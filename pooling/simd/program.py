@@ -196,6 +196,13 @@ def read_table(axis: Axis | Regions, last: bool) -> Array:
 
 def taker_table(axis: Axis | Regions) -> tuple[Array, int]:
     """Rows (output, tap, count), one per cell, of the outputs whose windows cover it, and the step between these outputs."""
+    if isinstance(axis, Axis) and axis.dilation == 1:
+        place = np.arange(axis.size) + axis.before
+        first = np.maximum((place - axis.kernel) // axis.stride + 1, 0)
+        count = np.maximum(np.minimum(place // axis.stride, axis.out - 1) - first + 1, 0)
+        first[count == 0] = 0
+        tap = np.where(count > 0, place - first * axis.stride, 0)
+        return np.ascontiguousarray(np.stack([first, tap, count], axis=1), dtype=np.int64), 1
     first_cell, first_tap, length = axis.table.T
     outputs = np.repeat(np.arange(axis.out), length)
     cells = first_cell[outputs] + (np.arange(len(outputs)) - np.repeat(np.cumsum(length) - length, length)) * axis.step
