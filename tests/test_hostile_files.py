@@ -244,7 +244,7 @@ def test_a_count_of_many_digits_is_refused(tmp_path: Path, name: str, digits: in
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(pooling.PoolingError, match=name) as caught:
         read(tmp_path / name)
-    assert len(str(caught.value)) < 500
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 500
 
 
 @pytest.mark.parametrize("name", ["prices", "splits", "floors"])
@@ -279,7 +279,7 @@ def test_results_with_an_extreme_number_are_refused(tmp_path: Path, field: str, 
         return
     with pytest.raises(bench.results.ResultsError, match="measure again") as caught:
         bench.results.load(tmp_path / "results.json")
-    assert len(str(caught.value)) < 500
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 500
 
 
 @pytest.mark.parametrize("literal", EXTREMES.values(), ids=EXTREMES)
