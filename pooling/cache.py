@@ -3,8 +3,8 @@
 Numba's own ``cache=True`` raises at decoration when no folder is writable, and does not notice that another file a kernel is made
 from has changed. Here the folder's name holds a digest of all that the package is loaded from (`pooling/loaded.py`), beside the
 versions and settings of what compiles it, so that an edit or an upgrade leads to another folder. Each file's name holds one of
-the code in memory that it is compiled from (`pooling/code_objects.py`), which may be another than the files'. A folder that can't be
-written is only read, and where there is none, each process compiles for itself: both cost time, and neither is an error.
+the code in memory that it is compiled from (`pooling/code_objects.py`), which may be another than the files'. A folder that
+can't be written is only read, and where there is none, each process compiles for itself: both cost time, and neither is an error.
 """
 
 from __future__ import annotations

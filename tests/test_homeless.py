@@ -15,7 +15,7 @@ import pytest
 from bench.mnist import data
 from bench.mnist.idx import DataError
 from pooling.places import NoPlace, named, user_folder
-from tests.processes import STEP
+from tests.processes import HANG_S, STEP
 
 PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "POOLING_CACHE_DIR", "POOLING_WISDOM")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere homes are found in other ways")
@@ -47,7 +47,7 @@ def python(code: str, *arguments: str, cwd: Path, **places: str) -> subprocess.C
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
         check=False,
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pooling import available
-from tests.processes import STEP, run_python, works
+from tests.processes import HANG_S, STEP, run_python, works
 
 OFF = {"NUMBA_DISABLE_JIT": "1"}
 
@@ -155,7 +155,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
         check=False,
     )
 
