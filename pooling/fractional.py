@@ -46,7 +46,7 @@ class Fractional:
 
     @property
     def told(self) -> str:
-        return f"kernel_size={self.kernel_size!r}"
+        return f"kernel_size={shown(self.kernel_size)}"
 
     def sizes(self, size: Sequence[int]) -> list[tuple[int, int, int]]:
         """Per dimension: cells, cells of a window, windows."""

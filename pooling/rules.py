@@ -96,7 +96,7 @@ class Sliding:
 
     @property
     def told(self) -> str:
-        return f"kernel_size={self.kernel_size!r}"
+        return f"kernel_size={shown(self.kernel_size)}"
 
     def window(self, size: Sequence[int]) -> Window:
         return Window.over(size, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
@@ -141,7 +141,7 @@ class Adaptive:
 
     @property
     def told(self) -> str:
-        return f"output_size={self.output_size!r}"
+        return f"output_size={shown(self.output_size)}"
 
     def sizes(self, size: Sequence[int]) -> list[int]:
         """Cells of the output, where None means as many as the input has."""

@@ -32,6 +32,10 @@ class Unpooled:
     places: Array
     of: tuple[Any, ...]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For every protocol of pickle: the old ones can't pickle slots."""
+        return Unpooled, (self.y_shape, self.x_shape, self.dtype, self.places, self.of)
+
 
 class MaxUnpool:
     """Max unpooling over any number of spatial dimensions: the partial inverse of max pooling, as in PyTorch.
@@ -118,7 +122,7 @@ class MaxUnpool:
         first = len(shape) - n - trailing
         if n < 1 or first < 0:
             raise PoolingError(
-                f"y has {len(shape)} dimensions, which does not go with {self!r}, output_size={shown(output_size)}: give "
+                f"y has {len(shape)} dimensions, which does not go with {shown(self)}, output_size={shown(output_size)}: give "
                 "y a batch and a channel axis, or kernel_size an entry for each spatial dimension"
             )
         if wanted is not None and len(wanted) == len(shape) > n:  # all of the shape, as PyTorch allows
@@ -144,7 +148,7 @@ class MaxUnpool:
             for i, ((size, stride), entry) in enumerate(zip(default, wanted, strict=True)):
                 if not size - stride < entry < size + stride:
                     raise PoolingError(
-                        f"output_size={shown(output_size)}: {entry} in dimension {i} is no size that {self!r} pools to "
+                        f"output_size={shown(output_size)}: {entry} in dimension {i} is no size that {shown(self)} pools to "
                         f"{shape[first + i]}; it must be from {max(size - stride + 1, 1)} to {size + stride - 1}"
                     )
         return (*shape[:first], *wanted, *shape[first + n :]), first, n
@@ -237,7 +241,7 @@ class MaxUnpool:
         if not own or saved.of != (self.data_format, *self._window(n)):
             raise PoolingError(
                 f"saved comes from another operator's forward pass (data_format, kernel_size, stride, padding: {saved.of}), "
-                f"not from {self!r}: call backward of the operator whose forward gave it"
+                f"not from {shown(self)}: call backward of the operator whose forward gave it"
             )
         if computed_in(saved.dtype).kind != "f":
             raise DTypeError(f"y had dtype {saved.dtype}, which has no gradient: unpool y.astype(np.float32) to train")
