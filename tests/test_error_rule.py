@@ -28,7 +28,7 @@ REMEDY = re.compile(
     r"has to|check|save|scale|needs|pool|unpool|try|say|change|move|an int such|tell)\b"
 )
 WRAPPERS = {  # their messages end in what another error says, or in a remedy that is told apart
-    ("model", "{path}: {getattr(error, 'strerror', None) or error}"),
+    ("model", "{path}: {_said(error)}"),
     ("model", "{path}, layer {number}: {error}"),
 }
 OTHERS = {"pooling/jit.py"}
