@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 
 import pytest
 
@@ -34,6 +35,8 @@ make_examples_steady()
 @pytest.hookimpl(tryfirst=True)  # before pytest-benchmark reads its options
 def pytest_configure(config: pytest.Config) -> None:
     os.environ["POOLING_WISDOM"] = os.devnull
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell runs in its background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     given = [*map(str, config.invocation_params.args), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
     asked = any(argument.startswith("--benchmark-") for argument in given)
     if not asked and config.pluginmanager.hasplugin("benchmark"):
