@@ -48,11 +48,22 @@ def without(*names: str) -> Iterator[None]:
 
 with unset():
     import matplotlib as mpl
+    from matplotlib import font_manager
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 __all__ = ["Axes", "Figure", "FuncFormatter", "LogLocator", "NullLocator", "house_style", "unset", "without"]
+
+
+def use_delivered_fonts() -> None:
+    """Matplotlib's own fonts and no others: its list of fonts is a file of the user's, and may name other files, or lack some."""
+    font_manager.fontManager.ttflist = []
+    for path in sorted(Path(mpl.get_data_path(), "fonts", "ttf").glob("*.ttf")):
+        font_manager.fontManager.addfont(path)
+
+
+use_delivered_fonts()
 
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "pooling",

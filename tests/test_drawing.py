@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import copy
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+from matplotlib import font_manager
 
 from bench.drawing import Figure, house_style, unset
 from bench.plots import pictures
@@ -177,6 +180,18 @@ def namesakes(home: Path) -> dict[str, str]:
     return {}
 
 
+def stale_fonts(home: Path) -> dict[str, str]:
+    """A list of fonts, made when others were installed, that names one other file as ours."""
+    listed = copy.copy(font_manager.fontManager)
+    ours = next(font for font in listed.ttflist if Path(font.fname).name == "DejaVuSans.ttf")
+    other = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSansMono.ttf")
+    listed.ttflist = [dataclasses.replace(ours, fname=str(other))]
+    folder = home / ".cache" / "matplotlib"
+    folder.mkdir(parents=True)
+    font_manager.json_dump(listed, folder / f"fontlist-v{font_manager.FontManager.__version__}.json")
+    return {}
+
+
 SETTINGS: dict[str, Setting] = {
     setting.__name__: setting
     for setting in (
@@ -188,6 +203,7 @@ SETTINGS: dict[str, Setting] = {
         nowhere_to_write,
         other_language,
         namesakes,
+        stale_fonts,
     )
 }
 
