@@ -23,7 +23,7 @@ def means(workload: Workload, x: Array) -> Array:
     """The mean of every window of `x`."""
     sums = _wide(x)
     for dimension, axis in _axes(workload):
-        sums = _sum_windows(sums, dimension, axis)
+        sums = _added(sums, dimension, axis, back=False)
     return np.asarray(sums / _divisors(workload))
 
 
@@ -31,7 +31,7 @@ def gradients(workload: Workload, dy: Array) -> Array:
     """The gradient with respect to x: the sum of what each of a cell's windows passes back."""
     shares = np.asarray(_wide(dy) / _divisors(workload))
     for dimension, axis in _axes(workload):
-        shares = _spread_windows(shares, dimension, axis)
+        shares = _added(shares, dimension, axis, back=True)
     return shares
 
 
@@ -57,23 +57,15 @@ def _divisors(workload: Workload) -> Array:
     return reduce(np.multiply, (along(*one) for one in _axes(workload)))
 
 
-def _sum_windows(array: Array, dimension: int, axis: Axis | Regions) -> Array:
+def _added(array: Array, dimension: int, axis: Axis | Regions, back: bool) -> Array:
+    """Each output's sum of its cells along one axis; with `back` each cell's sum of its outputs."""
     shape = list(array.shape)
-    shape[dimension] = axis.out
+    shape[dimension] = axis.size if back else axis.out
     sums = np.zeros(shape, array.dtype)
     for tap in range(axis.kernel):
         for outputs, cells in axis.runs(tap):
-            sums[_at(dimension, outputs)] += array[_at(dimension, cells)]
-    return sums
-
-
-def _spread_windows(array: Array, dimension: int, axis: Axis | Regions) -> Array:
-    shape = list(array.shape)
-    shape[dimension] = axis.size
-    sums = np.zeros(shape, array.dtype)
-    for tap in range(axis.kernel):
-        for outputs, cells in axis.runs(tap):
-            sums[_at(dimension, cells)] += array[_at(dimension, outputs)]
+            target, source = (cells, outputs) if back else (outputs, cells)
+            sums[_at(dimension, target)] += array[_at(dimension, source)]
     return sums
 
 

@@ -135,9 +135,8 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
         max_backward(dy.astype(np.float64), max_forward(x, problem, y, True), problem, total)
         narrow(total, dx)
         return
-    if (
-        passes.either and kept[0].shape != passes.taps[0]
-    ):  # the forward pass came before, or after, kernels were specialized
+    # The forward pass may have come before kernels were specialized, or in a process where they are.
+    if passes.either and kept[0].shape != passes.taps[0]:
         passes = passes_of(*passes.given[:4], not passes.specialized)
     backward(passes, dy, kept[0], dx, *kept[1:])
 
