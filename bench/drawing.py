@@ -24,13 +24,24 @@ def unset() -> Iterator[None]:
         try:
             if data is not None and data.is_dir():
                 os.environ["MATPLOTLIBRC"] = str(data)
-                if Path("matplotlibrc").exists():  # one in the current folder comes before any other
-                    folder = os.getcwd()
-                    os.chdir(data)
+                folder = away_from("matplotlibrc", data)  # which in the current folder comes before any other
             yield
         finally:
             if folder is not None:
                 os.chdir(folder)
+
+
+def away_from(name: str, to: Path) -> str | None:
+    """Leave the current folder for another where it has a file of this name; where to return to, or None."""
+    if not os.path.isfile(name):  # nor is there one in a folder that can't be searched, or is gone
+        return None
+    try:
+        here = os.getcwd()
+        os.stat(os.path.join(here, name))
+    except OSError:  # no way back: better the settings, which house_style undoes
+        return None
+    os.chdir(to)
+    return here
 
 
 @contextmanager

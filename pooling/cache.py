@@ -2,8 +2,9 @@
 
 Numba's own ``cache=True`` raises at decoration when no folder is writable, and does not notice that another file a kernel is made
 from has changed. Here the folder's name holds a digest of all that the package is loaded from (`pooling/loaded.py`), beside the
-versions and settings of what compiles it, so that an edit or an upgrade leads to another folder. A folder that can't be
-written is only read, and where there is none, each process compiles for itself: both cost time, and neither is an error.
+versions and settings of what compiles it, so that an edit or an upgrade leads to another folder. Each file's name holds one of
+the code in memory that it is compiled from (`pooling/code_objects.py`), which may be another than the files'. A folder that
+can't be written is only read, and where there is none, each process compiles for itself: both cost time, and neither is an error.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import functools
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from pooling.code_objects import digest_of
 from pooling.loaded import contents, unchanged
 from pooling.places import NoPlace, named, user_folder
 
@@ -30,11 +33,14 @@ SETTINGS = ("OPT", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_VE
 """Settings of Numba that change the machine code, and that its own index does not know."""
 
 
-def attach(dispatcher: Any, function: Callable[..., Any]) -> None:
-    """Let a dispatcher of Numba's keep on disk what it compiles of `function`, if there is a place for that."""
+def attach(dispatcher: Any, function: Callable[..., Any], made_of: Iterable[FunctionType]) -> None:
+    """Let a dispatcher of Numba's keep on disk what it compiles of `function`, if there is a place for that.
+
+    Files are named after the code of `made_of`: the functions, imported from modules, that are compiled.
+    """
     folder = cache_folder()
     if folder is not None:
-        dispatcher._cache = _cache_in(folder, function)
+        dispatcher._cache = _cache_in(folder, function, digest_of(made_of))
 
 
 def cache_folder() -> Path | None:
@@ -94,7 +100,7 @@ def fingerprint() -> str | None:
     return digest.hexdigest()[:16]
 
 
-def _cache_in(folder: Path, function: Callable[..., Any]) -> Any:
+def _cache_in(folder: Path, function: Callable[..., Any], code: str) -> Any:
     from pooling.compiler import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
     class Locator(_CacheLocator):
@@ -113,7 +119,7 @@ def _cache_in(folder: Path, function: Callable[..., Any]) -> Any:
         def __init__(self, py_func: Callable[..., Any]) -> None:
             self._lineno = py_func.__code__.co_firstlineno
             self._locator = Locator()
-            self._filename_base = f"{py_func.__module__}.{py_func.__qualname__}-{self._lineno}"
+            self._filename_base = f"{py_func.__module__}.{py_func.__qualname__}-{self._lineno}-{code}"
 
     class Cache(FunctionCache):
         _impl_class = Implementation

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import pooling.loaded  # noqa: F401  (which remembers the state of the files that kernels are imported from)
@@ -99,6 +99,13 @@ class Kernel(Generic[P, R]):
                 meanings[name] = (value.over(**inherited) if inherited else value).callee()
         return meanings
 
+    def functions(self) -> Iterator[types.FunctionType]:
+        """The functions of this kernel and of those it is bound to; whatever else it calls, they name."""
+        yield cast("types.FunctionType", self.function)
+        for value in self.bound.values():
+            if isinstance(value, Kernel):
+                yield from value.functions()
+
     def mentions(self, name: str) -> bool:
         """Whether the function, or a kernel that it calls, uses this global name."""
         names = self.function.__code__.co_names
@@ -135,7 +142,7 @@ def _dispatcher(kernel: Kernel[P, R]) -> Callable[P, R]:
 
     seen = _seen(kernel)
     dispatcher: Any = numba.njit(nogil=True, **OPTIONS)(seen)
-    attach(dispatcher, seen)
+    attach(dispatcher, seen, kernel.functions())
     compile_for = dispatcher._compile_for_args
 
     def uninterrupted(*args: Any, **kwargs: Any) -> Any:

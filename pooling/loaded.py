@@ -3,11 +3,12 @@
 Sources in folders and in zip archives, and bytecode that is shipped without them, are read as they are. Of any other loader, such
 as that of a frozen application or an import hook that rewrites modules, the code objects are taken. A loader that gives neither,
 and files that were changed after this process imported them, have no answer: the code in memory can't be told from theirs.
+
+Files don't say all: whatever was made of them, or of others with their times and sizes, `pooling/code_objects.py` tells.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -20,9 +21,6 @@ PACKAGE = __name__.partition(".")[0]
 
 FROM_FILES = {SourceFileLoader, SourcelessFileLoader, ExtensionFileLoader}
 """Loaders of modules that are files. A subclass may load something else than its file, and counts as another loader."""
-
-HEADER = 16
-"""Bytes at the start of bytecode that say which source it was made from."""
 
 
 def contents() -> dict[str, bytes] | None:
@@ -85,37 +83,7 @@ def _in_folders(package: ModuleType) -> Iterator[tuple[str, bytes]]:
         for entry in _files(root):
             name = os.path.relpath(entry.path, root)
             with open(entry.path, "rb") as file:
-                data = file.read()
-            yield name, data
-            bytecode = _unproven(entry, data) if name.endswith(".py") else b""
-            if bytecode:
-                yield f"{name}, from its cache", bytecode
-
-
-def _unproven(entry: os.DirEntry[str], source: bytes) -> bytes:
-    """The cached bytecode of a source, if Python may load it although it was made from another one; else nothing.
-
-    That is bytecode which holds a hash of its source that nobody compares, and bytecode older than the source, but made in the
-    same second from a source of the same size.
-    """
-    path = importlib.util.cache_from_source(entry.path)
-    try:
-        with open(path, "rb") as file:
-            header = file.read(HEADER)
-            if header[4:5] == b"\x00":
-                older = os.fstat(file.fileno()).st_mtime_ns < entry.stat().st_mtime_ns
-                doubtful = older and _is_of(header, entry.stat())
-            else:
-                doubtful = header[8:16] != importlib.util.source_hash(source)
-            return header + file.read() if doubtful else b""
-    except OSError:
-        return b""
-
-
-def _is_of(header: bytes, source: os.stat_result) -> bool:
-    """Whether Python takes bytecode to be of this source."""
-    numbers = (int(source.st_mtime), source.st_size)
-    return header[8:16] == b"".join((number & 0xFFFFFFFF).to_bytes(4, "little") for number in numbers)
+                yield name, file.read()
 
 
 def _in_archive(loader: Any) -> Iterator[tuple[str, bytes]]:
@@ -176,8 +144,9 @@ def _state() -> object:
         return None
 
 
-def _stamp(facts: os.stat_result) -> tuple[int, int, int]:
-    return facts.st_mtime_ns, facts.st_size, facts.st_ino
+def _stamp(facts: os.stat_result) -> tuple[int, ...]:
+    """The time of a change, too: a copy in place that keeps times (`cp -p`) leaves all the others as they are."""
+    return facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size, facts.st_ino
 
 
 def unchanged() -> bool:

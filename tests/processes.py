@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+
+import pytest
 
 HANG_S = 600
 """Seconds that only what hangs takes: a busy machine is a hundred times as slow as an idle one, and compiles."""
@@ -30,6 +33,17 @@ def run_python(code: str, *options: str, **environment: str) -> subprocess.Compl
         timeout=HANG_S,
         check=False,
     )
+
+
+def unprivileged() -> tuple[str, ...]:
+    """What to start a process with so that the modes of files hold for it; skips the test where there is nothing of that kind."""
+    if sys.platform == "win32":
+        pytest.skip("files have no modes")
+    if os.geteuid():
+        return ()
+    if shutil.which("setpriv") is None:
+        pytest.skip("root may read and search everything")
+    return "setpriv", "--inh-caps=-all", "--bounding-set=-all"
 
 
 def works(done: subprocess.CompletedProcess[str], said: str) -> None:

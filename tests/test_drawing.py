@@ -16,10 +16,11 @@ import matplotlib as mpl
 import pytest
 from matplotlib import font_manager
 
-from bench.drawing import Figure, house_style, unset
+from bench.drawing import Figure, away_from, house_style, unset
 from bench.plots import pictures
 from bench.results import load
 from bench.style import svg
+from tests.processes import HANG_S, unprivileged
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "reports" / "results" / "standard.json"
@@ -296,6 +297,32 @@ def test_environment_and_folder_are_put_back(tmp_path: Path, monkeypatch: pytest
     assert os.environ["MPLBACKEND"] == "mine"
     assert "MATPLOTLIBRC" not in os.environ
     assert Path.cwd() == tmp_path
+
+
+def test_a_folder_that_can_not_be_searched(tmp_path: Path) -> None:
+    """It raised PermissionError."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    code = f"import os; os.chdir({str(closed)!r}); os.chmod('.', 0); import bench.drawing; print('imported')"
+    done = subprocess.run(
+        (*unprivileged(), sys.executable, "-P", "-c", code),
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
+    )
+    closed.chmod(0o700)
+    assert (done.stdout, done.returncode) == ("imported\n", 0), done.stderr
+
+
+def test_a_folder_that_there_is_no_way_back_to_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "matplotlibrc").touch()
+    monkeypatch.setattr(os, "getcwd", lambda: str(tmp_path / "gone"))
+    assert away_from("matplotlibrc", ROOT) is None
+    assert Path("matplotlibrc").samefile(tmp_path / "matplotlibrc")
 
 
 def test_only_one_module_imports_matplotlib() -> None:

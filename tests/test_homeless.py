@@ -15,7 +15,7 @@ import pytest
 from bench.mnist import data
 from bench.mnist.idx import DataError
 from pooling.places import NoPlace, named, user_folder
-from tests.processes import STEP
+from tests.processes import HANG_S, STEP, unprivileged
 
 PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "POOLING_CACHE_DIR", "POOLING_WISDOM")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere homes are found in other ways")
@@ -35,19 +35,28 @@ kept = store.add("a layer", Record("simd", "", {"simd": Measured("", "2025-01-01
 print(kept, pooling.pick(x.shape, x.dtype, pooling.MaxPool(2)) in pooling.backends())
 """
 INFO = "import runpy; sys.argv = ['pooling', 'info', *sys.argv[1:]]; runpy.run_module('pooling', run_name='__main__')\n"
+INFO_CODE = "import sys\n" + INFO
+SHOW_CODE = INFO_CODE.replace("'info'", "'wisdom', 'show'")
 
 
 def python(code: str, *arguments: str, cwd: Path, **places: str) -> subprocess.CompletedProcess[str]:
     """A process in `cwd` that has these places, and no other."""
+    return started((), code, *arguments, cwd=cwd, **places)
+
+
+def started(
+    before: tuple[str, ...], code: str, *arguments: str, cwd: Path, **places: str
+) -> subprocess.CompletedProcess[str]:
+    """The same, started by way of another program."""
     paths = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     environment = {name: value for name, value in os.environ.items() if name not in PLACES} | {"PYTHONPATH": paths}
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *arguments],
+        [*before, sys.executable, "-W", "error", "-c", code, *arguments],
         env=environment | places,
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
         check=False,
     )
 
@@ -93,6 +102,27 @@ def test_a_home_that_can_not_be_written(tmp_path: Path) -> None:
     assert facts["cache_folder"] is None
     assert "/dev/null/.cache/pooling" in facts["cache_problem"]
     assert "can't be written" in facts["wisdom_problem"]
+
+
+@LINUX
+@pytest.mark.parametrize("mode", [0o666, 0o000])
+def test_a_home_that_can_not_be_searched(mode: int, tmp_path: Path) -> None:
+    """With a right to write that is of no use, `pooling info` said that choices are kept there."""
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(mode)
+    before = unprivileged()
+    try:
+        told = started(before, INFO_CODE, "--json", cwd=tmp_path, HOME=str(home))
+        shown = started(before, SHOW_CODE, cwd=tmp_path, HOME=str(home))
+    finally:
+        home.chmod(0o700)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "can't be written" in json.loads(told.stdout)["wisdom_problem"]
+    assert "POOLING_WISDOM" in json.loads(told.stdout)["wisdom_problem"]
+    assert shown.returncode
+    assert "Permission denied" in shown.stderr
+    assert "set POOLING_WISDOM" in shown.stderr
 
 
 @LINUX

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import pooling.loaded
-from tests.processes import run_python
+from tests.processes import HANG_S, run_python
 
 SOURCE = Path(pooling.loaded.__file__).parent
 LINE = "y[b, d, h, w, c] = total / divisors[d, h, w]"
@@ -211,6 +211,85 @@ def test_an_edit_within_a_second(tmp_path: Path) -> None:
     assert answer(place, kept) == "10.0"
 
 
+PACKED = 1_580_601_600
+"""The time of every file in a reproducible build."""
+
+
+def packed(folder: Path) -> Path:
+    for path in folder.rglob("*"):
+        os.utime(path, (PACKED, PACKED))
+    return folder
+
+
+def test_a_version_unpacked_over_another_of_the_same_times(tmp_path: Path) -> None:
+    """Reproducible builds: Python runs the old version's bytecode, which was kept as the new version's machine code."""
+    old, new = packed(package(tmp_path / "a", OTHER)), packed(package(tmp_path / "b", TRIPLED))
+    kept = tmp_path / "kept"
+    writes = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": ""}
+    assert answer(old, kept, **writes) == "6.0"
+    bytecode = list((old / "pooling" / "backends").rglob("numba_loops*.pyc"))
+    assert bytecode, "nothing to be misled by"
+    shutil.copytree(new, old, dirs_exist_ok=True)
+    assert answer(old, kept, **writes) == "6.0", "Python has noticed"
+    assert answer(new, kept) == "10.0"
+    for path in bytecode:
+        path.unlink()
+    assert answer(old, kept) == "10.0"
+
+
+def test_a_copy_in_place_of_the_same_times(tmp_path: Path) -> None:
+    """`cp -p` over what a process has imported: time, size and inode of every file stay."""
+    old, new = packed(package(tmp_path / "a", OTHER)), packed(package(tmp_path / "b", TRIPLED))
+    kept = tmp_path / "kept"
+    code = f"""
+import shutil, pooling.backends.numba_loops
+shutil.copytree({str(new)!r}, {str(old)!r}, dirs_exist_ok=True)
+"""
+    assert answer(old, kept, code=code + MEAN) == "6.0"
+    assert not kernels(kept)
+    assert answer(old, kept) == "10.0"
+
+
+def test_code_is_the_same_wherever_it_is(tmp_path: Path) -> None:
+    """Files are named after the code in memory, not after where it was found or what else was imported."""
+    kept = tmp_path / "kept"
+    places = [package(tmp_path / name, OTHER) for name in "ab"]
+    others = "import pooling.gradcheck, pooling.simd.rows, pooling.simd.planner, pooling.tune.tuner\n"
+    said = [answer(place, kept, code=more + MEAN) for place, more in zip(places, ("", others), strict=True)]
+    assert said == ["6.0", "6.0"]
+    assert len(kernels(kept)) == 1
+
+
+DIGEST = """
+import pooling.simd.rows as rows
+from pooling.code_objects import digest_of
+from pooling.jit import Kernel
+print([digest_of(one.functions()) for one in vars(rows).values() if isinstance(one, Kernel)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "same"),
+    [
+        ("simd/vectors.py", "types.intp, vector.count)", "types.intp, vector.count + 1)", False),
+        ("simd/vectors.py", "return builder.not_(args[0])", "return builder.neg(args[0])", False),
+        ("simd/vectors.py", "aligned: bool = False", "aligned: bool = True", False),
+        ("taps.py", "SUM_BLOCK = 32", "SUM_BLOCK = 64", False),
+        ("window.py", '"""', '"""The same code. ', True),
+        ("cli/info.py", "return", "return None or", True),
+    ],
+)
+def test_code_is_told_by_what_it_is_made_of(name: str, old: str, new: str, same: bool, tmp_path: Path) -> None:
+    """An intrinsic, an operator of vectors, which no kernel names, a default, a constant; not what kernels have no part of."""
+    place = package(tmp_path / "a")
+    before = answer(place, tmp_path, code=DIGEST)
+    file = place / "pooling" / name
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert (answer(place, tmp_path, code=DIGEST) == before) is same
+
+
 @pytest.mark.parametrize("form", [in_folder, zipped])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_upgrade_while_a_process_runs(form: Callable[[Path], Path], when: str, tmp_path: Path) -> None:
@@ -292,6 +371,7 @@ sys.meta_path.insert(0, Finder)
             text=True,
             check=True,
             cwd=tmp_path,
+            timeout=HANG_S,
         ).stdout.strip()
         for _ in range(2)
     ]

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,26 @@ def refused(folder: Path, *said: str) -> None:
     for word in said:
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_whose_name_is_too_long(tmp_path: Path) -> None:
+    refused(tmp_path / ("x" * 5000), str(tmp_path)[:40], "can't be read", "name another folder")
+
+
+def test_a_folder_that_can_not_be_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(path: Path) -> bool:  # as is_file does where not even root may look
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", deny)
+    refused(tmp_path, str(tmp_path), "Permission denied", "name another folder")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a folder in use can't be removed")
+def test_a_folder_relative_to_one_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    refused(Path("mnist"), "mnist is relative to a folder that is gone", "name another folder")
 
 
 @pytest.mark.parametrize("n", range(16))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pooling import available
-from tests.processes import STEP, run_python, works
+from tests.processes import HANG_S, STEP, run_python, works
 
 OFF = {"NUMBA_DISABLE_JIT": "1"}
 
@@ -112,6 +112,39 @@ print(*before, *names, hasattr(add_cells._compiled, "py_func"))
     works(run_python(STEP + code), "576 576 simd strided_slices refused simd True")
 
 
+def test_turned_off_between_forward_and_backward() -> None:
+    """The error named a kernel that nobody knows, where it is a backend that can be chosen."""
+    code = """
+import numba
+pool = pooling.MaxPool(2, backend="simd")
+y, saved = pool.forward(x)
+numba.config.DISABLE_JIT = 1
+try:
+    pool.backward(y, saved)
+except pooling.UnsupportedError as error:
+    print("'simd'" in str(error), "DISABLE_JIT" in str(error), "prepare" in str(error))
+numba.config.DISABLE_JIT = 0
+print(int(pool.backward(y, saved).sum()))
+"""
+    works(run_python(STEP + code), "True True False\n576")
+
+
+@pytest.mark.parametrize(("rung", "refused"), [("sparse", True), ("update", True), ("buffers", False), ("simd", False)])
+def test_a_training_of_compiled_kernels_is_refused(rung: str, refused: bool) -> None:
+    """It failed behind the progress bar, with a kernel's name."""
+    code = f"""
+from bench.mnist.data import digits
+from bench.mnist.train import Settings
+from pooling import PoolingError
+try:
+    Settings(rung={rung!r}).check(digits())
+    print("taken")
+except PoolingError as error:
+    print("DISABLE_JIT" in str(error), len(str(error).splitlines()))
+"""
+    works(run_python(code, **OFF), "True 1" if refused else "taken")
+
+
 @pytest.mark.parametrize(("value", "off"), [("", False), ("0", False), ("1", True), ("2", True)])
 def test_numba_and_the_library_read_the_setting_alike(value: str, off: bool) -> None:
     code = """
@@ -155,7 +188,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
         check=False,
     )
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from bench.mnist.fetch import FetchError, fetch
 from bench.mnist.idx import IMAGES, LABELS, DataError, parse, read, unpacked
+from pooling.errors import shown
 from pooling.places import NoPlace, user_folder
 
 FILES = {
@@ -45,6 +46,9 @@ TOTAL_S = 300.0
 
 LARGEST = 1 << 26
 """Bytes that a file of MNIST may have, compressed or not; the largest has 47 MB."""
+
+
+ANOTHER = "name another folder with --data-dir or POOLING_DATA_DIR"
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ def named(folder: str | Path | None = None) -> Path | None:
         return Path(os.path.abspath(Path(given).expanduser()))
     except RuntimeError:
         raise DataError(f"{given}: whose home directory ~ is isn't known; give the whole path") from None
+    except OSError:
+        raise DataError(f"{given} is relative to a folder that is gone: {ANOTHER}, by its whole path") from None
 
 
 def from_folder(folder: Path) -> Dataset:
@@ -128,8 +134,11 @@ def find(folder: Path, name: str) -> Path:
     for stem in (name, name.replace("-idx", ".idx")):
         for suffix in ("", ".gz"):
             path = folder / (stem + suffix)
-            if path.is_file():
-                return path
+            try:
+                if path.is_file():
+                    return path
+            except OSError as error:  # the folder can't be searched, or no path may be as long
+                raise DataError(f"{shown(str(folder))} can't be read ({error.strerror}): {ANOTHER}") from None
     raise DataError(f"{folder} has no {name} or {name}.gz: it must hold {', '.join(FILES)} under these names")
 
 

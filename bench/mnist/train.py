@@ -19,7 +19,9 @@ from bench.mnist.networks import Network, PoolKind, design_of
 from bench.mnist.nielsen import NielsenNetwork
 from bench.mnist.optimizer import SGD
 from bench.mnist.stopwatch import Stopwatch
+from pooling.available import why_not_compiled
 from pooling.backend import Ties
+from pooling.errors import PoolingError
 from pooling.threads import split
 
 Array = NDArray[Any]
@@ -68,7 +70,12 @@ class Settings:
         return min(self.threads, self.batch_size) if LADDER[self.rung].shards else 1
 
     def check(self, dataset: Dataset) -> None:
-        """PoolingError where the network does not do for the data: too small images, or too many classes."""
+        """PoolingError where the network does not do for the data: too small images, or too many classes; or nothing compiles."""
+        reason = why_not_compiled() if LADDER[self.rung].update else None  # as of this rung, with all above it
+        if reason is not None:
+            raise PoolingError(
+                f"rung {self.rung} is made of compiled kernels: {reason}; mend that, or take --rung buffers"
+            )
         design_of(self.network).check(dataset.images.shape[1:], dataset.classes)
 
     def parts(self, images: int) -> tuple[int, int]:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from pooling.available import DISABLED, disabled
 from pooling.backend import Array
+from pooling.errors import UnsupportedError
 from pooling.jit import Kernel
 from pooling.memory import ALIGNMENT
 from pooling.simd.channels import lanes_of
@@ -48,7 +50,15 @@ class Job:
     draw: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        """Kernels in the form that is called fastest."""
+        """Kernels in the form that is called fastest.
+
+        Raises
+        ------
+        UnsupportedError
+            Numba was told to compile nothing after the backend had been chosen: between forward and backward, say.
+        """
+        if disabled():
+            raise UnsupportedError(f"backend 'simd' can't run as Python: {DISABLED}; unset it, or use another backend")
         from pooling.simd.tickets import draw, prepare
 
         object.__setattr__(self, "prepare", prepare.over(body=self.kernel.apart()).compiled())

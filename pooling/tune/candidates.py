@@ -24,7 +24,7 @@ QUICK_TO_PREPARE = "numba_loops"
 IMPORT = re.compile(rb"^\s*(?:from\s+(pooling[\w.]*)\s+import\s+(\w+)|import\s+(pooling[\w.]*))", re.MULTILINE)
 PLUMBING = (
     *("pooling.backend", "pooling.window", "pooling.errors"),
-    *("pooling.available", "pooling.cache", "pooling.loaded", "pooling.places"),
+    *("pooling.available", "pooling.cache", "pooling.code_objects", "pooling.loaded", "pooling.places"),
 )
 """What all share, and what is done before a first call: a change there is no reason to measure everything anew."""
 

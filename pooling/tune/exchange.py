@@ -42,7 +42,12 @@ def contents(path: Path | None = None) -> tuple[Wisdom, dict[str, str]]:
             return Wisdom({here(): machine()}, {here(): store.load().sound()}), {}
         raise PoolingError(f"{path}: there is no such file; name one that `pooling wisdom export` wrote") from None
     except (OSError, WisdomError) as error:
-        remedy = "name one that `pooling wisdom export` wrote" if path else "move it away, or let `pooling tune` do so"
+        own = (
+            "set POOLING_WISDOM to another file"
+            if isinstance(error, OSError)
+            else "move it away, or let `pooling tune` do so"
+        )
+        remedy = "name one that `pooling wisdom export` wrote" if path else own
         raise PoolingError(f"{file}: {getattr(error, 'strerror', None) or error}; {remedy}") from None
 
 

@@ -67,9 +67,10 @@ def no_location() -> str | None:
     above = place if os.path.exists(place) else os.path.dirname(place)
     while not os.path.exists(above):
         above = os.path.dirname(above)
-    if os.access(above, os.W_OK) and (above == place or os.path.isdir(above)):
+    needed = os.W_OK if above == place else os.W_OK | os.X_OK  # nothing is made in a folder that can't be searched
+    if os.access(above, needed) and (above == place or os.path.isdir(above)):
         return None
-    return f"{above} can't be written: choices are kept in memory"
+    return f"{above} can't be written: choices are kept in memory; set POOLING_WISDOM to a file that can be"
 
 
 def _place() -> str | None:
@@ -95,10 +96,19 @@ def _find_place() -> str | None:
 def warn(message: str) -> None:
     """Warn; where warnings are made errors, say it on stderr instead, because pooling never fails for the store."""
     try:
-        warnings.warn(message, WisdomWarning, stacklevel=2)
+        warnings.warn(message, WisdomWarning, stacklevel=_user_level())
     except WisdomWarning:
         with contextlib.suppress(Exception):
             sys.stderr.write(f"pooling: {message}\n")
+
+
+def _user_level() -> int:
+    """How far up, for whom this is called from, the first frame is that is none of this package's."""
+    frame, level = sys._getframe(1), 1
+    package = __name__.partition(".")[0]
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 class Store:
