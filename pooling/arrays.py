@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,7 +92,14 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def as_plain(value: Any) -> Any:
-    """Lists, ranges and arrays as tuples, so that arguments can be compared and hashed."""
+    """Lists, ranges and arrays as tuples, what stands for an int as one, so that arguments can be compared and hashed."""
     if isinstance(value, np.ndarray | np.generic):
+        if np.ma.is_masked(value):  # of which `tolist` makes None, an argument that is not given: let it be refused
+            return value if value.ndim else np.ma.masked
         value = value.tolist()
-    return tuple(as_plain(v) for v in value) if is_many(value) else value
+    if is_many(value):
+        return tuple(as_plain(v) for v in value)
+    if hasattr(value, "__index__") and not isinstance(value, bool) and type(value) is not int:
+        with contextlib.suppress(Exception):  # a stranger's, which is refused as it is
+            return operator.index(value)
+    return value

@@ -8,7 +8,7 @@ of a backend each live in one place above them (`operators.py`), and no backend 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import Any, Literal, Protocol
@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from pooling.available import imports, missing
 from pooling.errors import DTypeError, PoolingError, shown
 from pooling.lazy import cached_property
-from pooling.window import Window
+from pooling.window import Window, is_many
 
 Array = NDArray[Any]
 Op = Literal["max", "avg", "lp"]
@@ -159,7 +159,7 @@ def as_problem(operator: Any, shape: Any) -> Problem:
         return operator
     if isinstance(operator, type) or not callable(getattr(operator, "problem", None)):
         raise PoolingError(f"operator={shown(operator)} is none: pass one, such as pooling.MaxPool(2)")
-    if isinstance(shape, str) or not isinstance(shape, Iterable):
+    if not is_many(shape) and not (isinstance(shape, np.ndarray) and shape.ndim == 1):
         raise PoolingError(f"shape={shown(shape)}: give the input's shape, such as (64, 20, 24, 24)")
     problem: Problem = operator.problem(tuple(shape))
     return problem

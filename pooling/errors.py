@@ -28,6 +28,17 @@ class GradientError(PoolingError, AssertionError):
     """A gradient is wrong; the message names the worst cell."""
 
 
+def printable(text: str) -> str:
+    """`text` with whatever a terminal would not show, such as half a character, escaped.
+
+    Examples
+    --------
+    >>> printable("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def shown(value: Any) -> str:
     """What a message shows of a value: its repr in one line, shortened where it is long; it never fails.
 
@@ -39,7 +50,7 @@ def shown(value: Any) -> str:
     'an int of about 5000 digits'
     """
     try:
-        text = " ".join(repr(value).split())
+        text = printable(" ".join(repr(value).split()))
     except Exception:  # an int of more than 4,300 digits, lists nested too deeply, or a stranger's object
         if isinstance(value, int):
             return f"an int of about {int(value.bit_length() * 0.30103)} digits"

@@ -21,7 +21,7 @@ from pooling.backend import Array, Kept, Problem, Ties
 from pooling.errors import PoolingError, shown
 from pooling.memory import empty
 from pooling.operators import DataFormat, MaxOperator, Plan
-from pooling.rules import LISTED, dimensions_of, entries_of
+from pooling.rules import LISTED, dimensions_of, entries_of, for_others
 from pooling.window import IntOrSeq, Window, as_int, check_not_empty, for_all, per_axis
 
 Ratio = float | Sequence[float]
@@ -46,7 +46,7 @@ class Fractional:
 
     @property
     def told(self) -> str:
-        return f"kernel_size={self.kernel_size!r}"
+        return f"kernel_size={shown(self.kernel_size)}"
 
     def sizes(self, size: Sequence[int]) -> list[tuple[int, int, int]]:
         """Per dimension: cells, cells of a window, windows."""
@@ -114,7 +114,7 @@ class FractionalMaxPool(MaxOperator):
     ----------
     kernel_size
         Of each window: an int, or one per spatial dimension. If it is a sequence it says how many there are, else the others
-        do; of those a sequence of one entry is for all dimensions.
+        do. A sequence of one entry is for all dimensions, of which there is one unless another argument has more entries.
     output_size
         An int, or one per spatial dimension.
     output_ratio
@@ -158,6 +158,8 @@ class FractionalMaxPool(MaxOperator):
                 f"output_size={shown(output_size)}, output_ratio={shown(output_ratio)}: give one of them, and only one"
             )
         rule = Fractional(as_plain(kernel_size), as_plain(output_size), as_plain(output_ratio))
+        counts = dimensions_of(rule, ("kernel_size", "output_size", "output_ratio"))
+        rule = replace(rule, kernel_size=for_others(rule.kernel_size, counts))
         if output_ratio is not None:
             for ratio in rule.output_ratio if isinstance(rule.output_ratio, tuple) else (rule.output_ratio,):
                 number: Any = ratio  # as it is: a large int has no float to compare

@@ -276,7 +276,8 @@ def max_unpool(
     Traceback (most recent call last):
         ...
     pooling.errors.PoolingError: indices is 6 at (0, 0): in a plane of (2, 4) that is cell (1, 2), outside its window, which has
-    cells (0, 0) to (1, 1); (2, 4) is the default size: pass output_size=x.shape of the array that was pooled
+    cells (0, 0) to (1, 1); (2, 4) is the default size: pass output_size=x.shape of the array that was pooled; if its
+    windows were dilated, leave out kernel_size, stride and padding and pass its spatial size as output_size
     >>> max_unpool(y, indices, (2, 2), output_size=x.shape, check=True)
     array([[0, 0, 0, 0, 0],
            [0, 9, 0, 0, 0],

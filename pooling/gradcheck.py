@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pooling.accuracy import check_accuracy, index, most, shown
 from pooling.errors import GradientError, PoolingError
+from pooling.errors import shown as told
 
 Array = NDArray[Any]
 Cell = tuple[int, ...]
@@ -117,10 +118,12 @@ def gradcheck(
     1 each, the first of them cell (0, 0, 0, 0); together they get 4, expected 1
     """
     if isinstance(operator, type) or not all(callable(getattr(operator, m, None)) for m in ("forward", "backward")):
-        raise PoolingError(f"operator={operator!r} has no forward and backward: pass one, such as pooling.MaxPool(2)")
+        raise PoolingError(
+            f"operator={told(operator)} has no forward and backward: pass one, such as pooling.MaxPool(2)"
+        )
     for name, value, least in (("cells", cells, 1), ("directions", directions, 0), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise PoolingError(f"{name}={value!r}: give an int, at least {least}")
+            raise PoolingError(f"{name}={told(value)}: give an int, at least {least}")
     try:
         given = np.asarray(x)
     except (TypeError, ValueError) as error:
@@ -217,7 +220,9 @@ class _Check:
         before = x.copy()
         result = self.operator.forward(x, *self.arguments)
         if not isinstance(result, tuple) or len(result) != 2:
-            raise PoolingError(f"operator.forward returned {type(result).__name__}, not the tuple (y, saved)")
+            raise PoolingError(
+                f"operator.forward returned {type(result).__name__}: it has to return the tuple (y, saved)"
+            )
         y = np.asarray(result[0])
         _unchanged("forward changed x", x, before)
         if y.dtype != x.dtype:

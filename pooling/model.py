@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from math import isfinite
@@ -36,9 +37,9 @@ from typing import Any
 
 from pooling import onnx_nodes
 from pooling.arrays import as_plain
-from pooling.errors import PoolingError, shown
+from pooling.errors import PoolingError, printable, shown
 from pooling.operators import Operator
-from pooling.tables import integer, rows_of, table_of
+from pooling.tables import MOST_DIGITS, integer, rows_of, table_of
 from pooling.tune.layer import DIRECTIONS, Layer
 from pooling.window import as_int
 
@@ -47,6 +48,8 @@ LEFT_OUT = ("backend", "rng", "random_samples")
 
 NULL = "none"
 """What TOML, which has no null, says instead."""
+
+DEEP = "its lists or tables are nested too deeply"
 
 OF_LAYER = ("shape", "dtype", "direction", "count")
 
@@ -150,18 +153,43 @@ def read(path: Path, batch: int | None = None) -> list[Layer]:
             entries: Sequence[Any] = onnx_nodes.entries_of(path, batch)
             defaults: Mapping[str, Any] = {}
         else:
-            entries, defaults = _entries(path.suffix, path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise PoolingError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+            entries, defaults = _entries(path.suffix, _text_of(path))
+    except RecursionError:
+        raise PoolingError(f"{path}: {DEEP}: write a list of layers") from None
+    except (OSError, ValueError) as error:
+        raise PoolingError(f"{path}: {_said(error)}") from None
     layers = []
     for number, entry in enumerate(entries, start=1):
         try:
             layers.append(layer_of({**defaults, **entry} if isinstance(entry, Mapping) else entry))
-        except (PoolingError, RecursionError) as error:
+        except RecursionError:
+            raise PoolingError(f"{path}, layer {number}: {DEEP}: write lists of numbers") from None
+        except PoolingError as error:
             raise PoolingError(f"{path}, layer {number}: {error}") from None
     if not layers:
         raise PoolingError(f"{path} has no layers: describe at least one")
     return layers
+
+
+def _text_of(path: Path) -> str:
+    """A file's text; some editors put a mark before it, or write two bytes a character."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        kind = "UTF-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "no UTF-8"
+        raise PoolingError(f"it is {kind} (at byte {error.start}): save it as UTF-8") from None
+    if "\0" in text:
+        raise PoolingError("it has zero bytes, as UTF-16 without a mark has: save it as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _said(error: Exception) -> str:
+    """What is wrong, in a line; parsers tell of long integers that Python has a limit, and not what to do."""
+    told = getattr(error, "strerror", None) or str(error)
+    if "integer string conversion" in told:
+        return f"it has an integer of more than {MOST_DIGITS} digits: write a smaller one"
+    return printable(" ".join(told.split()))
 
 
 def write(path: Path, layers: Sequence[Layer]) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 from pooling.errors import PoolingError, shown
 
-NODES = {"MaxPool": "max", "AveragePool": "avg"}
+NODES = {"MaxPool": "max", "AveragePool": "avg", "LpPool": "lp"}
+WHOLE = {"GlobalMaxPool": "globalmax", "GlobalAveragePool": "globalavg", "GlobalLpPool": "globallp"}
+"""Nodes whose one window is the plane."""
 
 
 def entries_of(path: Path, batch: int | None) -> list[dict[str, Any]]:
@@ -41,7 +43,7 @@ def entries_of(path: Path, batch: int | None) -> list[dict[str, Any]]:
     types = {value.name: value.type.tensor_type for value in (*graph.input, *graph.value_info)}
     entries = []
     for node in graph.node:
-        if node.op_type in NODES:
+        if node.op_type in (*NODES, *WHOLE):
             try:
                 entries.append(_entry(onnx.helper, node, types, batch))
             except PoolingError:
@@ -65,18 +67,24 @@ def _entry(helper: Any, node: Any, types: Mapping[str, Any], batch: int | None) 
         raise PoolingError(
             f"the input of {node.name or node.op_type} has no fixed shape: pass --batch, or fix the model's input"
         )
-    kernel = tuple(given["kernel_shape"])
-    n = len(kernel)
-    entry = {
-        "op": NODES[node.op_type],
+    entry: dict[str, Any] = {
+        "op": (NODES | WHOLE)[node.op_type],
         "shape": sizes,
         "dtype": str(helper.tensor_dtype_to_np_dtype(kind.elem_type)),
+        "direction": "inference",
+    }
+    if node.op_type in ("LpPool", "GlobalLpPool"):
+        entry["p"] = given.get("p", 2)
+    if node.op_type in WHOLE:
+        return entry
+    kernel = tuple(given["kernel_shape"])
+    n = len(kernel)
+    entry |= {
         "kernel_size": kernel,
         "stride": tuple(given.get("strides", (1,) * n)),
         "padding": _padding(given, n),
         "dilation": tuple(given.get("dilations", (1,) * n)),
         "ceil_mode": bool(given.get("ceil_mode", 0)),
-        "direction": "inference",
     }
     if node.op_type == "AveragePool":
         entry["count_include_pad"] = bool(given.get("count_include_pad", 0))

@@ -58,6 +58,10 @@ class Plan:
     y_canonical: tuple[int, ...]
     key: tuple[Any, ...]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For every protocol of pickle: the old ones can't pickle slots."""
+        return Plan, tuple(getattr(self, one.name) for one in fields(self))
+
 
 @dataclass(slots=True, eq=False)  # not frozen, which takes three times as long to make
 class Saved:
@@ -65,6 +69,10 @@ class Saved:
 
     plan: Plan
     kept: Kept
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For every protocol of pickle: the old ones can't pickle slots."""
+        return Saved, (self.plan, self.kept)
 
     @property
     def backend(self) -> str:
@@ -226,7 +234,7 @@ class Operator:
             reason = chosen.why_not(shape, dtype, problem)
         if reason is not None:
             error = DTypeError if "does not take" in reason else UnsupportedError
-            raise error(f"backend={name!r} can't do this: {reason}; use backend='auto' or another one")
+            raise error(f"backend={shown(name)} can't do this: {reason}; use backend='auto' or another one")
         return Plan(
             shape,
             dtype,
@@ -332,7 +340,7 @@ class Operator:
             self.data_format != plan.data_format or self.problem(plan.shape) != plan.problem
         ):
             raise PoolingError(
-                f"saved comes from another operator's forward pass (of {told(plan.problem)}), not from {self!r}: "
+                f"saved comes from another operator's forward pass (of {told(plan.problem)}), not from {shown(self)}: "
                 "call backward of the operator whose forward gave it"
             )
         if self.backend not in ("auto", plan.backend):

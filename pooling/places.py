@@ -10,6 +10,8 @@ import os
 import sys
 from typing import Literal
 
+from pooling.errors import shown
+
 NAME = "pooling"
 
 XDG = {"cache": ("XDG_CACHE_HOME", ".cache"), "data": ("XDG_DATA_HOME", os.path.join(".local", "share"))}
@@ -42,7 +44,7 @@ def user_folder(kind: Literal["cache", "data"]) -> str:
     except (RuntimeError, OSError):  # RuntimeError: no absolute home, as newer versions say it
         folder = ""
     if not os.path.isabs(folder):
-        raise NoPlace(f"this user has no home folder (HOME is {os.environ.get('HOME')!r})")
+        raise NoPlace(f"this user has no home folder (HOME is {shown(os.environ.get('HOME'))})")
     return folder
 
 
@@ -60,8 +62,8 @@ def named(variable: str) -> str | None:
     path = os.path.expanduser(given)  # written in a file of settings, no shell has done it
     homeless = not os.path.isabs(path) or os.environ.get("HOME") == ""  # which makes "/" of "~/"
     if given.startswith("~") and homeless:
-        raise NoPlace(f"{variable}={given!r} names a home folder that there is not")
+        raise NoPlace(f"{variable}={shown(given)} names a home folder that there is not")
     try:
         return os.path.abspath(path)
     except OSError:
-        raise NoPlace(f"{variable}={given!r} is relative to a folder that is gone") from None
+        raise NoPlace(f"{variable}={shown(given)} is relative to a folder that is gone") from None

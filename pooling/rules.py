@@ -7,7 +7,7 @@ and a stride, adaptive ones as many regions as the output shall have cells, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,6 +64,11 @@ def dimensions_of(holder: Any, names: Sequence[str]) -> list[int]:
     return [count for count in counts if count is not None]
 
 
+def for_others(value: Any, counts: Sequence[int]) -> Any:
+    """`value`, with a single entry for each of the dimensions that another argument is for."""
+    return value * max(counts) if isinstance(value, tuple) and len(value) == 1 else value
+
+
 @dataclass(frozen=True)
 class Sliding:
     """One window in many places; PyTorch's terms."""
@@ -87,6 +92,7 @@ class Sliding:
             raise PoolingError(f"ceil_mode={shown(ceil_mode)}: it must be True or False")
         rule = cls(as_plain(kernel_size), as_plain(stride), as_plain(padding), as_plain(dilation), bool(ceil_mode))
         counts = dimensions_of(rule, ("kernel_size", "stride", "padding", "dilation"))
+        rule = replace(rule, kernel_size=for_others(rule.kernel_size, counts))
         rule.window((LARGEST,) * (rule.ndim or max(counts, default=1)))  # a size that fits any
         return rule
 
@@ -96,7 +102,7 @@ class Sliding:
 
     @property
     def told(self) -> str:
-        return f"kernel_size={self.kernel_size!r}"
+        return f"kernel_size={shown(self.kernel_size)}"
 
     def window(self, size: Sequence[int]) -> Window:
         return Window.over(size, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
@@ -141,7 +147,7 @@ class Adaptive:
 
     @property
     def told(self) -> str:
-        return f"output_size={self.output_size!r}"
+        return f"output_size={shown(self.output_size)}"
 
     def sizes(self, size: Sequence[int]) -> list[int]:
         """Cells of the output, where None means as many as the input has."""

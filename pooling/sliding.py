@@ -20,8 +20,9 @@ class MaxPool(MaxOperator):
     Parameters
     ----------
     kernel_size
-        An int, or one per spatial dimension. As many spatial dimensions as it has entries, be it one; an int means x.ndim - 2.
-        Of the other arguments a sequence of one entry is for all dimensions, as in PyTorch: ``MaxPool(2, padding=(1,))``.
+        An int, or one per spatial dimension. As many spatial dimensions as it has entries; an int means x.ndim - 2.
+        Of any argument a sequence of one entry is for all dimensions, as in PyTorch: ``MaxPool(2, padding=(1,))``. A kernel_size
+        of one entry means one dimension, unless another argument has more entries: ``MaxPool((2,), stride=(2, 1))`` has two.
     stride
         Distance between windows; `kernel_size` unless given.
     padding

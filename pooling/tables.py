@@ -35,6 +35,9 @@ SPELLED = {"true": True, "false": False, "none": None}
 INTEGER = re.compile(r"[+-]?[0-9]+")
 NUMBER = re.compile(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf|nan)", re.IGNORECASE)
 
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+"""What spreadsheets write instead of commas, and what it is called."""
+
 MOST_DIGITS = 4000
 """Digits of an integer that Python reads in any case."""
 
@@ -50,6 +53,9 @@ def rows_of(text: str) -> list[dict[str, Any]]:
     lines = csv.reader(io.StringIO(text), skipinitialspace=True, strict=True)
     try:
         names = [name.strip() for name in next(lines, [])]
+        for separator, called in SEPARATORS.items():
+            if len(names) == 1 and separator in names[0]:
+                raise PoolingError(f"line 1: its columns are separated by {called}: write commas")
         twice = [name for i, name in enumerate(names) if name and name in names[:i]]
         if twice:
             raise PoolingError(f"two columns have the name {shown(twice[0])}: leave one out")

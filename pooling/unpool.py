@@ -15,11 +15,14 @@ from pooling.errors import DTypeError, PoolingError, shown
 from pooling.indices import as_indices, check_within
 from pooling.memory import empty
 from pooling.operators import DATA_FORMATS, DataFormat
-from pooling.rules import dimensions_of, entries_of
+from pooling.rules import dimensions_of, entries_of, for_others
 from pooling.sliding import as_bool
 from pooling.window import IntOrSeq, as_int, for_all, per_axis
 
 _REMEDY = "pass output_size=x.shape of the array that was pooled"
+_DILATED = (
+    "if its windows were dilated, leave out kernel_size, stride and padding and pass its spatial size as output_size"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +35,10 @@ class Unpooled:
     places: Array
     of: tuple[Any, ...]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For every protocol of pickle: the old ones can't pickle slots."""
+        return Unpooled, (self.y_shape, self.x_shape, self.dtype, self.places, self.of)
+
 
 class MaxUnpool:
     """Max unpooling over any number of spatial dimensions: the partial inverse of max pooling, as in PyTorch.
@@ -40,8 +47,9 @@ class MaxUnpool:
     ----------
     kernel_size, stride, padding
         Of the pooling that gave the indices: the result has ``(out - 1) * stride - 2 * padding + kernel_size`` cells. An int, or
-        one per spatial dimension, of which `kernel_size` says how many, as for :class:`MaxPool`; of the others a sequence of one
-        entry is for all dimensions. Without `kernel_size` the size is told at each call.
+        one per spatial dimension, of which `kernel_size` says how many, as for :class:`MaxPool`. A sequence of one entry is for
+        all dimensions: for one, if no argument has more, nor the output_size of a call. Without `kernel_size` the size is told
+        at each call.
     data_format
         As for :class:`MaxPool`.
 
@@ -79,7 +87,8 @@ class MaxUnpool:
         self.stride = as_plain(stride)
         self.padding = as_plain(padding)
         self.data_format = data_format
-        counts = dimensions_of(self, ("stride", "padding"))
+        counts = dimensions_of(self, ("kernel_size", "stride", "padding"))
+        self.kernel_size = for_others(self.kernel_size, counts)
         self._window(entries_of("kernel_size", self.kernel_size) or max(counts, default=1))
 
     def __eq__(self, other: object) -> bool:
@@ -113,12 +122,14 @@ class MaxUnpool:
         n = len(shape) - 2
         if isinstance(self.kernel_size, tuple):
             n = len(self.kernel_size)
+            if n == 1 and wanted is not None and len(wanted) not in (1, len(shape)):
+                n = len(wanted)  # a single entry is for all dimensions
         elif wanted is not None and (len(wanted) != len(shape) or len(shape) < 3):
-            n = len(wanted)
+            n = max([len(wanted), *dimensions_of(self, ("stride", "padding"))]) if len(wanted) == 1 else len(wanted)
         first = len(shape) - n - trailing
         if n < 1 or first < 0:
             raise PoolingError(
-                f"y has {len(shape)} dimensions, which does not go with {self!r}, output_size={shown(output_size)}: give "
+                f"y has {len(shape)} dimensions, which does not go with {shown(self)}, output_size={shown(output_size)}: give "
                 "y a batch and a channel axis, or kernel_size an entry for each spatial dimension"
             )
         if wanted is not None and len(wanted) == len(shape) > n:  # all of the shape, as PyTorch allows
@@ -144,8 +155,8 @@ class MaxUnpool:
             for i, ((size, stride), entry) in enumerate(zip(default, wanted, strict=True)):
                 if not size - stride < entry < size + stride:
                     raise PoolingError(
-                        f"output_size={shown(output_size)}: {entry} in dimension {i} is no size that {self!r} pools to "
-                        f"{shape[first + i]}; it must be from {max(size - stride + 1, 1)} to {size + stride - 1}"
+                        f"output_size={shown(output_size)}: {entry} in dimension {i} is no size that {shown(self)} pools to "
+                        f"{shape[first + i]}; it must be from {max(size - stride + 1, 1)} to {size + stride - 1}; {_DILATED}"
                     )
         return (*shape[:first], *wanted, *shape[first + n :]), first, n
 
@@ -186,6 +197,7 @@ class MaxUnpool:
         outer, inside = math.prod(shape[:first]), math.prod(y.shape[first : first + n])
         taken = shape[first : first + n]
         remedy = _REMEDY if output_size is not None else f"{taken} is the default size: {_REMEDY}"
+        remedy = remedy if self.kernel_size is None else f"{remedy}; {_DILATED}"
         flat = as_indices("indices", indices, y.shape, cells, remedy)
         if as_bool("check", check):
             self._check(flat, first, taken, remedy)
@@ -233,11 +245,11 @@ class MaxUnpool:
                 f"saved is of type {kind}: pass what this operator's forward returned as its second value"
             )
         n = len(saved.of[-1])
-        own = entries_of("kernel_size", self.kernel_size) in (None, n)
+        own = entries_of("kernel_size", self.kernel_size) in (None, 1, n)  # one may be for all, if output_size said so
         if not own or saved.of != (self.data_format, *self._window(n)):
             raise PoolingError(
                 f"saved comes from another operator's forward pass (data_format, kernel_size, stride, padding: {saved.of}), "
-                f"not from {self!r}: call backward of the operator whose forward gave it"
+                f"not from {shown(self)}: call backward of the operator whose forward gave it"
             )
         if computed_in(saved.dtype).kind != "f":
             raise DTypeError(f"y had dtype {saved.dtype}, which has no gradient: unpool y.astype(np.float32) to train")

@@ -28,10 +28,12 @@ REMEDY = re.compile(
     r"has to|check|save|scale|needs|pool|unpool|try|say|change|move|an int such|tell)\b"
 )
 WRAPPERS = {  # their messages end in what another error says, or in a remedy that is told apart
-    ("model", "{path}: {getattr(error, 'strerror', None) or error}"),
+    ("model", "{path}: {_said(error)}"),
     ("model", "{path}, layer {number}: {error}"),
 }
-OTHERS = {"pooling/jit.py", "pooling/gradcheck.py"}  # the latter's errors have tests of their own
+OTHERS = {"pooling/jit.py"}
+LONGEST = 2000
+"""Characters of a message: the longest has the reason of each backend."""
 
 
 def template(node: ast.expr) -> str:
@@ -51,7 +53,7 @@ def raises() -> Iterator[tuple[str, int, int, str]]:
     """File, first and last line, and message of each place in the library that raises an error of the user's making."""
     for path in sorted((ROOT / "pooling").rglob("*.py")):
         name = str(path.relative_to(ROOT))
-        if name in OTHERS or name.startswith(("pooling/simd", "pooling/backends/")):
+        if name in OTHERS or name.startswith("pooling/simd"):
             continue
         for node in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
@@ -70,6 +72,25 @@ def test_a_message_has_a_remedy(name: str, line: int, end: int, message: str) ->
     spelled = re.sub(r"ANOTHER_SHAPE|_REMEDY|remedy", "pass it", message)
     spelled = spelled.replace("told", "change")  # a list of reasons, with what to change at its end
     assert REMEDY.search(spelled), f"{name}, line {line}, has no remedy: {message}"
+
+
+def test_no_message_spells_a_value_out() -> None:
+    """``!r`` fails for an int of 5,000 digits, and fills pages: :func:`pooling.errors.shown` does neither."""
+    found = [f"{name}, line {line}: {message}" for name, line, _, message in spelled_out()]
+    assert not found, "\n".join(found)
+
+
+def spelled_out() -> Iterator[tuple[str, int, int, str]]:
+    """Raised errors of the library in which a value is converted by ``!r``; a module's missing names are no user's values."""
+    for path in sorted((ROOT / "pooling").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if not isinstance(node, ast.Raise) or not isinstance(node.exc, ast.Call):
+                continue
+            spelled = any(
+                isinstance(part, ast.FormattedValue) and part.conversion == ord("r") for part in ast.walk(node)
+            )
+            if spelled and ast.unparse(node.exc.func) != "AttributeError":
+                yield str(path.relative_to(ROOT)), node.lineno, node.end_lineno or 0, ast.unparse(node.exc)
 
 
 X = np.ones((1, 1, 4, 4), np.float32)
@@ -95,6 +116,16 @@ def environment(name: str, value: str, call: Callable[[], Any]) -> None:
 
 def fractional(**options: Any) -> Any:
     return pooling.FractionalMaxPool(2, 2, **options)(X)
+
+
+class Odd:
+    """An operator whose forward pass returns one thing alone."""
+
+    def forward(self, x: Any) -> Any:
+        return 3
+
+    def backward(self, dy: Any, saved: Any) -> Any:
+        return dy
 
 
 PLAIN: dict[str, Any] = {"shape": [1, 1, 4, 4], "kernel_size": 2}
@@ -256,6 +287,20 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: layer_of({"kernel_size": 3}), r"shape is missing in \{'kernel_size': 3\}: give"),
     (lambda: layer_of({"shape": [1, 1, 4, 4]}), "max: .*kernel_size.*give it as an entry"),
     (lambda: data_of(pooling.Layer(X.shape, "f4", PROBLEM)), "operator=Problem.*give one"),
+    (lambda: pooling.MaxPool(2, backend="strided_slice"), "backend='strided_slice': did you mean 'strided_slices'"),
+    (lambda: pooling.backend(pooling.backend("simd")), "backend is a Backend: pass its name, 'simd'"),
+    (lambda: pooling.backend("auto"), r"backend='auto' is a choice.*pooling\.pick\(shape, dtype, operator\) names it"),
+    (lambda: pooling.pick(X.shape, "f4", pooling.MaxPool(2), explain=2), "explain=2: it must be True"),
+    (lambda: pooling.gradcheck(2, X), r"operator=2 has no forward and backward: pass one"),
+    (lambda: pooling.gradcheck(pooling.MaxPool(2), X, cells=0), "cells=0: give an int, at least 1"),
+    (lambda: pooling.gradcheck(pooling.MaxPool(2), [[1], [1, 2]]), "x is no array.*pass one"),
+    (lambda: pooling.gradcheck(pooling.MaxPool(2), MASKED), "x has dtype float32: .*unmasked numbers; pass floats"),
+    (lambda: pooling.gradcheck(pooling.MaxPool(2), X * np.nan), "x holds NaN.*pass finite"),
+    (
+        lambda: pooling.gradcheck(pooling.MaxPool(2), X.astype(float) * 1e300),
+        "the largest number in x is 1e.300.*scale x",
+    ),
+    (lambda: pooling.gradcheck(Odd(), X), "operator.forward returned int: it has to return the tuple"),
     (lambda: write(Path("layers.yaml"), []), "'.yaml': a description.*give such a name"),
 ]
 
@@ -281,6 +326,8 @@ def test_an_error_names_argument_value_and_remedy(call: Callable[[], Any], messa
     with pytest.raises(PoolingError, match=f"^{message}") as caught:
         call()
     assert REMEDY.search(str(caught.value))
+    assert str(caught.value).isprintable(), "and one line"
+    assert len(str(caught.value)) <= LONGEST
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -157,7 +157,9 @@ def test_x_that_cannot_be_checked_is_a_value_error(x: Array, says: str) -> None:
 
 
 def test_an_operator_without_the_pair_and_wrong_numbers_are_named() -> None:
-    with pytest.raises(pooling.PoolingError, match=r"forward returned ndarray, not the tuple \(y, saved\)"):
+    with pytest.raises(
+        pooling.PoolingError, match=r"forward returned ndarray: it has to return the tuple \(y, saved\)"
+    ):
         pooling.gradcheck(Faulty(forward=lambda x: x), X)
     for wrong in ({"cells": 0}, {"cells": 1.5}, {"directions": None}, {"seed": -1}):
         with pytest.raises(pooling.PoolingError, match="=".join(map(str, *wrong.items()))):

@@ -188,3 +188,76 @@ def test_an_onnx_model(tmp_path: Path) -> None:
     path.write_bytes(b"no model")
     with pytest.raises(pooling.PoolingError, match="not an ONNX model"):
         read(path)
+
+
+@pytest.mark.parametrize(("separator", "called"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_a_table_with_other_separators_names_them(tmp_path: Path, separator: str, called: str) -> None:
+    lines = [["op", "shape", "kernel_size"], ["max", "1x1x4x4", "2"]]
+    path = tmp_path / "layers.csv"
+    path.write_text("\n".join(map(separator.join, lines)), encoding="utf-8")
+    with pytest.raises(pooling.PoolingError, match=f"layers.csv: line 1: .* separated by {called}: write commas"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["layers.csv", "layers.json", "layers.toml"])
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [
+        ("utf-16", "it is UTF-16"),
+        ("utf-16-be", "it has zero bytes, as UTF-16 without a mark"),
+        ("utf-16-le", "it has zero bytes, as UTF-16 without a mark"),
+        ("latin-1", "it is no UTF-8"),
+    ],
+)
+def test_another_encoding_is_named(tmp_path: Path, name: str, encoding: str, told: str) -> None:
+    (tmp_path / name).write_text(
+        "op,name\nmax,\u00fcber\n" if encoding == "latin-1" else "op\nmax\n", encoding=encoding
+    )
+    with pytest.raises(pooling.PoolingError, match=f"{name}: {told}.*: save it as UTF-8"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "cure"),
+    [
+        ("layers.toml", "[[layers]]\nshape = [1, 1, 4, 4]\ncount = 1" + "0" * 5000, "digits: write a smaller one"),
+        ("layers.json", '[{"shape": [1, 1, 4, 4], "kernel_size": 2, "count": 1' + "0" * 5000 + "}]", "give one"),
+        ("layers.toml", "a = " + "[" * 100_000, "nested too deeply: write a list of layers"),
+        ("layers.json", "[" * 100_000, "nested too deeply: write a list of layers"),
+    ],
+)
+def test_what_python_does_not_read_is_one_line_with_the_cure(tmp_path: Path, name: str, text: str, cure: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(pooling.PoolingError, match=f"{name}.*{cure}") as caught:
+        read(tmp_path / name)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+def test_every_pooling_node_of_an_onnx_model_is_read(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    nodes = [
+        helper.make_node("LpPool", ["x"], ["a"], kernel_shape=[2, 2], strides=[2, 2], pads=[0, 0, 1, 1], p=3),
+        helper.make_node("LpPool", ["x"], ["b"], kernel_shape=[2, 2]),
+        helper.make_node("GlobalMaxPool", ["x"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["x"], ["d"]),
+        helper.make_node("GlobalLpPool", ["x"], ["e"], p=1),
+        helper.make_node("GlobalLpPool", ["x"], ["f"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "g", [value("x", onnx.TensorProto.FLOAT, [2, 3, 9, 9])], [value("f", onnx.TensorProto.FLOAT, None)]
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph), path)
+    layers = read(path)
+    assert [layer.operator for layer in layers] == [
+        pooling.LpPool((2, 2), 3, (2, 2), ((0, 1), (0, 1)), (1, 1)),
+        pooling.LpPool((2, 2), 2, (1, 1), 0, (1, 1)),
+        pooling.GlobalMaxPool(),
+        pooling.GlobalAvgPool(),
+        pooling.GlobalLpPool(1),
+        pooling.GlobalLpPool(),
+    ]
+    assert {(layer.shape, layer.dtype, layer.direction) for layer in layers} == {((2, 3, 9, 9), "float32", "inference")}

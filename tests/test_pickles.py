@@ -83,9 +83,15 @@ WAYS: dict[str, Callable[[Any], Any]] = {
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
     "pickle": lambda value: pickle.loads(pickle.dumps(value)),
-    "oldest pickle": lambda value: pickle.loads(pickle.dumps(value, 2)),
-    "newest pickle": lambda value: pickle.loads(pickle.dumps(value, pickle.HIGHEST_PROTOCOL)),
 }
+
+
+def pickled(protocol: int) -> Callable[[Any], Any]:
+    return lambda value: pickle.loads(pickle.dumps(value, protocol))
+
+
+# The oldest can't pickle slots, of which what forward saves has some.
+WAYS |= {f"pickle of protocol {protocol}": pickled(protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)}
 
 
 def test_what_was_recorded_is_data() -> None:

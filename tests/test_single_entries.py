@@ -1,4 +1,4 @@
-"""A sequence of one entry is for all dimensions, as in PyTorch: but a kernel_size of one entry is one dimension."""
+"""A sequence of one entry is for all dimensions, as in PyTorch; where no argument has more entries there is one dimension."""
 
 from __future__ import annotations
 
@@ -49,8 +49,11 @@ def test_one_pair_of_padding_is_for_all() -> None:
     )
     with pytest.raises(pooling.PoolingError, match=r"padding=\(1, 0, 1\) has 3 entries"):
         pooling.max_pool(x, 3, padding=(1, 0, 1))
-    with pytest.raises(pooling.PoolingError, match=r"padding=\(1, 0\) has 2 entries: give an int, or 1 ints"):
-        pooling.max_pool(x, (3,), padding=(1, 0))
+    np.testing.assert_array_equal(
+        pooling.max_pool(x, (3,), padding=(1, 0)), pooling.max_pool(x, (3, 3), padding=(1, 0))
+    )
+    with pytest.raises(pooling.PoolingError, match=r"padding=\(1, 0\) has 2 entries: give an int, or 3 ints"):
+        pooling.max_pool(x, (3,), (1, 1, 1), padding=(1, 0))
 
 
 def test_a_kernel_of_one_entry_is_one_dimension() -> None:
@@ -58,11 +61,28 @@ def test_a_kernel_of_one_entry_is_one_dimension() -> None:
     x = image(2)
     assert pooling.max_pool(x, (2,), (2,), (1,), (1,)).shape == (2, 3, 7, 5)
     assert pooling.AvgPool([2])(x).shape == (2, 3, 7, 4)
-    for argument in ("stride", "padding", "dilation"):
-        with pytest.raises(pooling.PoolingError, match=rf"{argument}=\(1, 1\) has 2 entries"):
-            pooling.MaxPool((2,), **{argument: (1, 1)})
     assert pooling.adaptive_max_pool(x, (3,)).shape == (2, 3, 7, 3)
     assert Window.over((7, 8), (2,)) == Window.over((7, 8), 2), "where the size is told it is for all"
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("argument", ["stride", "padding", "dilation"])
+@pytest.mark.parametrize("kind", SLIDING)
+def test_a_kernel_of_one_entry_is_for_as_many_dimensions_as_others_have(kind: Any, argument: str, n: int) -> None:
+    """``MaxPool((2,), stride=(2, 2))`` was refused."""
+    x = image(n)
+    options = {argument: (2, 1, 1)[:n]}
+    pool, same = kind((3,), **options), kind((3,) * n, **options)
+    assert pool == same
+    assert hash(pool) == hash(same)
+    assert eval(repr(pool), {kind.__name__: kind}) == pool
+    y, saved = pool.forward(x)
+    np.testing.assert_array_equal(y, same(x))
+    np.testing.assert_array_equal(pool.backward(y, saved), same.backward(y, same.forward(x)[1]))
+    for single in ([3], np.array([3])):
+        np.testing.assert_array_equal(ROUTES[SLIDING.index(kind)](x, single, **options), y)
+    pairs = kind((3,), padding=((1, 0),) * n)
+    np.testing.assert_array_equal(pairs(x), kind(3, padding=((1, 0),) * n)(x))
 
 
 def test_several_and_single_entries_together() -> None:
@@ -86,7 +106,11 @@ def test_fractional(sizes: dict[str, Any]) -> None:
         np.testing.assert_array_equal(pooling.fractional_max_pool(x, (2, 2), **{name: single}, **options), expected)
     assert pooling.FractionalMaxPool(2, **{name: (value,)}, random_samples=[0.5])(x).ndim == 4
     assert pooling.FractionalMaxPool((2,), **sizes, random_samples=[0.5])(x).shape[2] == 7, "over the last axis alone"
-    both = pooling.FractionalMaxPool(2, **{name: (value, value)}, **options)
+    for kernel in (2, (2,), [2]):
+        several = pooling.fractional_max_pool(x, kernel, **{name: (value, value)}, **options)
+        np.testing.assert_array_equal(several, expected)
+    both = pooling.FractionalMaxPool((2,), **{name: (value, value)}, **options)
+    assert both.kernel_size == (2, 2)
     np.testing.assert_array_equal(both(x), expected)
     with pytest.raises(pooling.PoolingError, match=rf"{name}=.* has 2 entries"):
         pooling.FractionalMaxPool((2, 2, 2), **{name: (value, value)})
@@ -104,9 +128,18 @@ def test_unpooling() -> None:
     square: Any = pooling.max_pool(x[..., :6], 2, return_indices=True)
     unpool = pooling.MaxUnpool((2, 2))
     np.testing.assert_array_equal(unpool(*square, (6,)), unpool(*square, (6, 6)))
-    back, saved = pooling.MaxUnpool(2).forward(y, indices)
+    for arguments in (((2,), (2, 2)), ((2,), None, (0, 0)), ([2], (2,), (0, 0))):
+        assert pooling.MaxUnpool(*arguments).kernel_size == (2, 2)
+        np.testing.assert_array_equal(pooling.max_unpool(y, indices, *arguments), expected)
+    np.testing.assert_array_equal(pooling.max_unpool(y, indices, (2,), output_size=(6, 8)), expected)
+    np.testing.assert_array_equal(pooling.max_unpool(*square, 2, (2, 2), output_size=(6,)), unpool(*square, (6, 6)))
+    told = pooling.MaxUnpool((2,))
+    back, saved = told.forward(y, indices, (6, 8))
+    np.testing.assert_array_equal(told.backward(back, saved), y)
+    row, along = pooling.max_pool(x, (2,), return_indices=True)
+    np.testing.assert_array_equal(told(row, along, x.shape), told(row, along), "the whole shape is no spatial size")
     with pytest.raises(pooling.PoolingError, match="saved comes from another operator's forward pass"):
-        pooling.MaxUnpool((2,)).backward(back, saved)
+        pooling.MaxUnpool((3,)).backward(back, saved)
 
 
 def test_as_in_pytorch() -> None:

@@ -184,7 +184,7 @@ def test_shapes_are_lists_and_words_are_words() -> None:
         ('shape,padding\n1x1x4x4,"[1"\n', r"line 2: padding='\[1' is no JSON .*: write it as 2, 3x3 or 1:0x0:1"),
         ('shape,padding\n1x1x4x4,"2\n', "line 2 is no line of a table"),
         ("shape,padding\n1x1x4x4," + "2" * 200_000 + "\n", "line 2 is no line of a table .*field limit"),
-        ("shape,padding\n1x1x4x4," + "[" * 100_000 + "\n", "model.csv: maximum recursion depth"),
+        ("shape,padding\n1x1x4x4," + "[" * 100_000 + "\n", "model.csv: its lists .* nested too deeply: write"),
         ("shape,kernel_size,count\n1x1x4x4,2,1.5\n", r"layer 1: count=1\.5: 1\.5 is not an int"),
         ("shape,kernel_size,count\n1x1x4x4,2,0\n", "layer 1: count=0: 0 is too small, it must be at least 1"),
         (f"shape,kernel_size,count\n1x1x4x4,2,{(1 << 40) + 1}\n", "layer 1: count=.* it must be at most 1099511627776"),

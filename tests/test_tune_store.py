@@ -118,9 +118,12 @@ def test_a_call_does_not_wait_long_for_who_writes(path: Path, monkeypatch: pytes
 
 def test_whatever_a_file_says_can_be_written_again(path: Path) -> None:
     path.parent.mkdir()
-    path.write_text(changed(("machines", "\ud800"), {"cpu": "\ud800"}), encoding="utf-8")
+    path.write_text(changed(("machines", "é"), {"cpu": "ü"}), encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('"schema"', r'"\ud800": "\ud800", "schema"'), encoding="utf-8"
+    )
     assert store.add(key(), made_up({"strided_slices": 1.0}))
-    assert "\ud800" in from_text(path.read_text(encoding="utf-8")).machines
+    assert from_text(path.read_text(encoding="utf-8")).machines["é"] == {"cpu": "ü"}
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files on this system")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -237,3 +238,19 @@ def test_saved_state_of_another_unpooling() -> None:
         with pytest.raises(pooling.PoolingError, match="saved comes from another operator's forward pass"):
             other.backward(x, saved)
     np.testing.assert_array_equal(pooling.MaxUnpool((2, 2), 2).backward(x, saved), Y)
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("spatial", [(8,), (8, 8), (8, 9, 7)])
+def test_the_remedy_for_a_dilated_pooling_works(spatial: tuple[int, ...], data_format: Any) -> None:
+    """The size that the message named was refused by the next call; and a kernel_size can't be told to be dilated."""
+    x = np.arange(6 * math.prod(spatial), dtype=np.float32).reshape(2, 3, *spatial)
+    x = np.ascontiguousarray(np.moveaxis(x, 1, -1)) if data_format == "channels_last" else x
+    y, indices = pooling.max_pool(x, 3, 2, dilation=2, data_format=data_format, return_indices=True)
+    remedy = "if its windows were dilated, leave out kernel_size, stride and padding and pass its spatial size as output_size"
+    with pytest.raises(pooling.PoolingError, match=f"is the default size: pass .*; {remedy}$"):
+        pooling.max_unpool(y, indices, 3, 2, data_format=data_format)
+    with pytest.raises(pooling.PoolingError, match=f"it must be from .*; {remedy}$"):
+        pooling.max_unpool(y, indices, 3, 2, output_size=x.shape, data_format=data_format)
+    back = pooling.max_unpool(y, indices, output_size=spatial, data_format=data_format)
+    np.testing.assert_array_equal(back, np.where(np.isin(x, y), x, 0))

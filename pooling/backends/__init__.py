@@ -16,7 +16,7 @@ from pooling.backends import (
     strided_reshape,
     strided_slices,
 )
-from pooling.errors import UnknownBackendError
+from pooling.errors import UnknownBackendError, shown
 
 REGISTRY: dict[str, Backend] = {
     "reference": reference.BACKEND,
@@ -58,13 +58,13 @@ def backend(name: str) -> Backend:
         return REGISTRY[name]
     except (KeyError, TypeError):
         if isinstance(name, Backend):
-            raise UnknownBackendError(f"backend is a Backend: pass its name, {name.name!r}") from None
+            raise UnknownBackendError(f"backend is a Backend: pass its name, {shown(name.name)}") from None
         if isinstance(name, str) and name == "auto":
             raise UnknownBackendError(
                 "backend='auto' is a choice among the backends, not one of them: pooling.pick(shape, dtype, operator) names it"
             ) from None
         import difflib
 
-        near = difflib.get_close_matches(str(name).lower(), REGISTRY, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else "it is not known."
-        raise UnknownBackendError(f"backend={name!r}: {hint} There are: auto, {', '.join(REGISTRY)}") from None
+        near = difflib.get_close_matches(shown(name).lower().strip("'"), REGISTRY, n=1, cutoff=0.4)
+        hint = f"did you mean '{near[0]}'?" if near else "it is not known."
+        raise UnknownBackendError(f"backend={shown(name)}: {hint} There are: auto, {', '.join(REGISTRY)}") from None

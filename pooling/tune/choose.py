@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from pooling.available import disabled
 from pooling.backend import DTYPES, Describes, Problem
 from pooling.backends import REGISTRY
-from pooling.errors import UnsupportedError
+from pooling.errors import PoolingError, UnsupportedError, shown
 from pooling.threads import chosen_threads, get_num_threads
 from pooling.tune import rule
 from pooling.tune.candidates import sort_out, source_of
@@ -223,6 +223,8 @@ def pick(
     >>> choice.not_considered["repeat_mask"]
     "its backward has no ties='first', only split, all"
     """
+    if not isinstance(explain, bool | np.bool_):
+        raise PoolingError(f"explain={shown(explain)}: it must be True or False")
     about = facts(shape, dtype, operator, direction, threads)
     return explained(about) if explain else choose(about)
 

@@ -21,7 +21,7 @@ from pooling.backend import Describes, Problem, as_dtype, as_problem, computed_i
 from pooling.errors import PoolingError, shown
 from pooling.lazy import cached_property
 from pooling.threads import get_num_threads
-from pooling.window import as_int
+from pooling.window import as_int, is_many
 
 Direction = Literal["training", "inference"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
@@ -138,7 +138,7 @@ def facts(
     """
     if not isinstance(direction, str) or direction not in DIRECTIONS:
         raise PoolingError(f"direction={shown(direction)}: it must be one of {', '.join(map(repr, DIRECTIONS))}")
-    if isinstance(shape, str) or not isinstance(shape, Sequence):
+    if not is_many(shape):
         raise PoolingError(f"shape={shown(shape)}: give the input's shape, such as (64, 20, 24, 24)")
     sizes = tuple(as_int("shape", size, shape, least=0) for size in shape)
     element = computed_in(as_dtype(dtype))

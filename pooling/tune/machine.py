@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pooling.available import why_not_compiled
+from pooling.errors import printable
 
 CPUINFO = "/proc/cpuinfo"
 FIRST_CPU = 8192
@@ -32,7 +33,7 @@ CPU_FIELDS = (
 @functools.cache
 def machine() -> dict[str, str]:
     """CPU model, its vector features, and the versions of this library, NumPy and Numba."""
-    return {
+    facts = {
         "cpu": _cpu(),
         "features": " ".join(_features()),
         "pooling": str(getattr(sys.modules.get("pooling"), "__version__", "unknown")),
@@ -40,6 +41,7 @@ def machine() -> dict[str, str]:
         # Times of other candidates: what is chosen among those that need no Numba says nothing of the rest.
         "numba": "unused" if why_not_compiled() else _version("numba"),
     }
+    return {name: printable(fact) for name, fact in facts.items()}  # as a file of records needs them
 
 
 def name_of(facts: dict[str, str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pooling.available import imports
 from pooling.backends import REGISTRY
-from pooling.errors import PoolingError, shown
+from pooling.errors import PoolingError, printable, shown
 from pooling.threads import get_num_threads, set_num_threads
 from pooling.tune import rule
 from pooling.tune.candidates import sort_out, source_of
@@ -116,7 +116,7 @@ def tune(
         raise PoolingError(f"budget_s={shown(budget_s)}: it must be a positive number of seconds")
     if threads is not None:
         threads = as_int("threads", threads, threads, least=1)
-    if isinstance(workloads, Layer) or not isinstance(workloads, Iterable):
+    if isinstance(workloads, Layer) or not isinstance(workloads, Iterable) or not getattr(workloads, "ndim", 1):
         raise PoolingError(
             f"workloads={shown(workloads)}: give a list of layers, such as [pooling.Layer(shape, dtype, operator)]"
         )
@@ -165,7 +165,7 @@ def _by_weight(layers: Sequence[Layer], threads: int | None) -> list[tuple[Facts
         weight = expected * max(as_int("count", layer.count, layer.count, least=0), 1)
         weights[about.key] = weights.get(about.key, 0.0) + weight
         if about.key not in found or found[about.key][0] < weight:
-            found[about.key] = (weight, about, f"{tuple(layer.shape)} {about.dtype}")
+            found[about.key] = (weight, about, printable(f"{tuple(layer.shape)} {about.dtype}"))
     return [found[key][1:] for key in sorted(weights, key=lambda key: (-weights[key], key))]
 
 
@@ -230,5 +230,5 @@ def as_measured(outcome: Outcome) -> Mapping[str, Measured]:
         found[name] = Measured(source, when, median, low, high, len(times.samples), times.note)
     for name, reason in outcome.refused.items():
         if name not in outcome.raised:  # an error may be one of the moment, such as memory that ran out
-            found[name] = Measured(source_of(REGISTRY[name]), when, note=f"wrong: {reason}")
+            found[name] = Measured(source_of(REGISTRY[name]), when, note=printable(f"wrong: {reason}"))
     return found

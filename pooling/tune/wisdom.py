@@ -156,7 +156,7 @@ class Records(Mapping[str, Record]):
     def __getitem__(self, key: str) -> Record:
         value = self._raw[key]
         if not isinstance(value, Record):
-            value = self._raw[key] = _record(value)  # WisdomError if it is not sound
+            value = self._raw[key] = _record(value, key)  # WisdomError if it is not sound
         return value
 
     def __iter__(self) -> Iterator[str]:
@@ -199,16 +199,21 @@ def sift(text: str) -> tuple[Wisdom, dict[str, str]]:
     machines, records = raw(text)
     wisdom, refused = Wisdom(), {}
     for name, facts in machines.items():
-        if _table(facts, str):
+        if (
+            _readable(name)
+            and isinstance(facts, dict)
+            and all(_readable(one) for fact in facts.items() for one in fact)
+        ):
             wisdom.machines[name] = facts
     for name, of_machine in records.items():
         for key, value in of_machine.items():
             try:
                 if name not in wisdom.machines:
                     raise WisdomError(f"nothing is said of its machine {shown(name)}")
-                wisdom.records.setdefault(name, {})[key] = _record(value)
+                record = _record(value, key)
+                wisdom.records.setdefault(name, {})[key] = record
             except WisdomError as error:
-                refused[key] = str(error)
+                refused[key if _readable(key) else shown(key)] = str(error)
     return wisdom, refused
 
 
@@ -239,11 +244,19 @@ def _table(value: Any, entry: type) -> bool:
     return isinstance(value, dict) and all(isinstance(one, entry) for one in value.values())
 
 
-def _record(value: Any) -> Record:
+def _readable(value: Any) -> bool:
+    """Whether it is text that can be shown: no control characters, which would reach the terminal, and no half characters."""
+    return isinstance(value, str) and value.isprintable()
+
+
+def _record(value: Any, key: str) -> Record:
+    if not _readable(key):
+        raise WisdomError("its key is no readable text")
     if not isinstance(value, dict) or set(value) != {"choice", "layer", "candidates"}:
         raise WisdomError("a record has the entries choice, layer and candidates")
-    if not isinstance(value["choice"], str) or not isinstance(value["layer"], str):
-        raise WisdomError("choice and layer are words")
+    for what in ("choice", "layer"):
+        if not _readable(value[what]):
+            raise WisdomError(f"{what} is {shown(value[what])}, no readable text")
     if not _table(value["candidates"], dict):
         raise WisdomError("candidates is a table of tables")
     candidates = {name: _measured(name, one) for name, one in value["candidates"].items()}
@@ -254,6 +267,8 @@ def _record(value: Any) -> Record:
 
 def _measured(name: str, value: dict[str, Any]) -> Measured:
     known = {f.name for f in fields(Measured)}
+    if not _readable(name):
+        raise WisdomError(f"{shown(name)} is no candidate's name")
     if not {"source", "measured"} <= set(value) <= known:
         raise WisdomError(f"{shown(name)} has the entries {shown(list(value))}")
     for what, entry in value.items():
@@ -267,7 +282,7 @@ def _measured(name: str, value: dict[str, Any]) -> Measured:
 def _sound(what: str, entry: Any) -> bool:
     """Whether an entry of a candidate can be what its name says."""
     if what in ("source", "measured", "note"):
-        return isinstance(entry, str)
+        return _readable(entry)
     if what == "samples":
         return type(entry) is int and 1 <= entry <= MOST_SAMPLES
     return type(entry) in (int, float) and LEAST_US <= entry <= MOST_US  # NaN is not
