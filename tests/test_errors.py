@@ -47,7 +47,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"kernel_size": (2, 2), "stride": (2, 2, 2)},
         r"stride=.* 3 entries: give one int, or 2",
     ),
-    "dilation of another length": ({"kernel_size": (2,), "dilation": (1, 1)}, r"dilation=\(1, 1\) has 2 entries.* 1"),
+    "dilation of another length": (
+        {"kernel_size": (2, 2), "dilation": (1, 1, 1)},
+        r"dilation=\(1, 1, 1\) has 3 entries.* 2",
+    ),
     "no dilation": ({"kernel_size": (2, 2), "dilation": ()}, r"dilation=\(\) has no entry: give one per"),
     "padding of another length": ({"kernel_size": (2, 2), "padding": (1, 1, 1)}, r"padding=.* 3 entries.*2 ints or"),
     "negative padding": ({"padding": -1}, r"padding=-1: -1 is too small, it must be at least 0"),
