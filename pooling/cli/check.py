@@ -12,6 +12,7 @@ import typer
 
 import pooling
 from pooling.accuracy import check_accuracy
+from pooling.available import IN_PYTHON, disabled
 from pooling.backends import REGISTRY
 from pooling.cli.app import Json, app
 from pooling.operators import DATA_FORMATS
@@ -24,8 +25,8 @@ WINDOWS: dict[str, dict[str, Any]] = {
 """On which windows `check` checks: side by side, and overlapping."""
 
 MANY: dict[str, tuple[Any, tuple[int, int]]] = {
-    "all of 250x240": ({"kernel_size": (250, 240)}, (250, 240)),
-    "90x80, stride 1": ({"kernel_size": (90, 80), "stride": 1}, (110, 100)),
+    "all of 125x120": ({"kernel_size": (125, 120)}, (125, 120)),
+    "60x50, stride 1": ({"kernel_size": (60, 50), "stride": 1}, (80, 70)),
 }
 """Windows with so many cells, and cells with so many windows, that sums of one term after the other would be far off."""
 
@@ -53,7 +54,11 @@ def check(
             last = operator.data_format == "channels_last"
             given = np.full((1, *size, 5) if last else (1, 1, *size), 0.1, np.float32)
         reason = pooling.backend(name).why_not(given.shape, given.dtype, operator)
-        result = {"backend": name, **described, **_verdict(operator, given, reason)}
+        if reason is None and described["window"] in MANY and pooling.backend(name).compiled and disabled():
+            verdict = {"verdict": "not checked", "message": IN_PYTHON}  # a minute for each
+        else:
+            verdict = _verdict(operator, given, reason)
+        result = {"backend": name, **described, **verdict}
         found.append(result)
         if not as_json:
             said = result["verdict"] + (f": {result['message']}" if result["message"] else "")
@@ -63,7 +68,7 @@ def check(
         typer.echo(json.dumps(found, indent=2))
     else:
         right = sum(result["verdict"] == "right" for result in found)
-        typer.echo(f"\n{right} right, {wrong} wrong, {len(found) - right - wrong} not offered")
+        typer.echo(f"\n{right} right, {wrong} wrong, {len(found) - right - wrong} not offered or not checked")
     if wrong:
         raise typer.Exit(1)
 
