@@ -100,7 +100,7 @@ def report(
         from bench.watch import ProgressWatch
 
         folder = out / "part" if only or backend else out
-        contenders = tuple(of_backend(pooling.backend(name)) for name in backend) if backend else backends()
+        contenders = tuple(of_backend(pooling.get_backend(name)) for name in backend) if backend else backends()
         absent: dict[str, str] = {}
         if peers or (peers is None and not backend):
             everybody, absent = lineup(preset_of(preset))
@@ -194,7 +194,7 @@ def fit(
     with complaints(console):
         from bench import fit as fitting
         from bench.fit_report import describe_fit
-        from pooling.tune import rule
+        from pooling.tuning import rule
 
         measured = results / "rule.json"
         if measure or fresh:

@@ -112,8 +112,8 @@ def of_backend(name: str) -> Respondent:
         if q.op == "avg":
             pool = pooling.AvgPool(*q.window, count_include_pad=q.include, backend=name)
         else:
-            pool = pooling.MaxPool(*q.window, ties=pooling.backend(name).ties[0], backend=name)
-        reason = pooling.backend(name).why_not(q.input.shape, q.dtype, pool)
+            pool = pooling.MaxPool(*q.window, ties=pooling.get_backend(name).ties[0], backend=name)
+        reason = pooling.get_backend(name).why_not(q.input.shape, q.dtype, pool)
         if reason is not None:
             raise NotOffered(reason)
         if q.asked == "indices":
@@ -226,7 +226,7 @@ def installed() -> dict[str, Respondent]:
 
 def answers(frameworks: bool = True) -> Iterator[Answer]:
     """Every answer, question by question. Without `frameworks`, of the backends and scikit-image, which the suite has anyway."""
-    asked = {name: of_backend(name) for name in pooling.backends()}
+    asked = {name: of_backend(name) for name in pooling.list_backends()}
     others = installed()
     if not frameworks:
         others = {"scikit-image": others["scikit-image"]}

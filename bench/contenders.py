@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 import pooling
 from bench.results import Entrant, Kind
 from bench.workloads import Direction, Workload
-from pooling.backend import Backend, Ties
+from pooling.backends.base import Backend
+from pooling.geometry.problem import Ties
 
 Array = NDArray[Any]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.workloads import Workload
-from pooling.axis import Axis, Regions
+from pooling.geometry.axis import Axis, Regions
 
 Array = NDArray[Any]
 

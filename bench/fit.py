@@ -1,4 +1,4 @@
-"""Fitting the rule that backend="auto" follows where nothing was measured: `pooling/tune/rule.py` explains what it says.
+"""Fitting the rule that backend="auto" follows where nothing was measured: `pooling/tuning/rule.py` explains what it says.
 
 Prices are found by least squares of relative errors, none below zero, for each backend and case. What is fitted on are the
 timings of a run (`reports/results/standard.json`) and those of the problems in `fit_design.py`, kept beside it in
@@ -24,13 +24,13 @@ from bench.environment import Machine, machine
 from bench.files import ROOT, write_atomically
 from bench.fit_design import design
 from bench.results import Results, ResultsError, Timing
-from pooling.backend import TIES, Ties
-from pooling.model import data_of, layer_of
-from pooling.tune import rule
-from pooling.tune.candidates import sort_out
-from pooling.tune.layer import Direction, Facts
-from pooling.tune.measure import Clock, measure
-from pooling.tune.rule import amounts, cases, fastest, ranked, seconds
+from pooling.geometry.problem import TIES, Ties
+from pooling.tuning import rule
+from pooling.tuning.candidates import sort_out
+from pooling.tuning.layer import Direction, Facts
+from pooling.tuning.model_files import data_of, layer_of
+from pooling.tuning.rule import amounts, cases, fastest, ranked, seconds
+from pooling.tuning.timing import Clock, measure
 
 MEASURED = ROOT / "reports" / "results" / "rule.json"
 

@@ -10,8 +10,8 @@ import math
 import random
 from typing import Any
 
-from pooling.model import layer_of
-from pooling.tune.layer import Layer
+from pooling.tuning.layer import Layer
+from pooling.tuning.model_files import layer_of
 
 COUNT = 220
 SEED = 20

@@ -11,7 +11,7 @@ from bench.fit import FOLDS, Judged, Observation, cross_validate, of_file, of_re
 from bench.results import Results
 from bench.style import COLOURS, MARKERS
 from bench.versus import geometric_mean
-from pooling.backends import REGISTRY
+from pooling.backends.registry import REGISTRY
 
 SHOWN = 12
 """How many of the worst choices the page lists."""

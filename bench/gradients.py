@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 import pooling
 from bench.exhibits import EXHIBITS
 from bench.results import TieExample, Verdict
-from pooling.backend import TIES
-from pooling.operators import DataFormat
+from pooling.geometry.problem import TIES
+from pooling.operators.base import DataFormat
 
 Array = NDArray[Any]
 

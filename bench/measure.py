@@ -265,7 +265,7 @@ def prove_whole(contender: Contender, workload: Workload, arrays: Arrays) -> tup
     if workload.op == "avg":
         return "exact means", results_of(contender, workload, arrays, Truth.of_means(workload, arrays))
     name = next(name for name in WITNESSES if name != contender.name)
-    if contender.ties not in pooling.backend(name).ties:
+    if contender.ties not in pooling.get_backend(name).ties:
         raise ValueError(
             f"no second backend has ties={contender.ties!r}: {contender.name} can't be proven at full size"
         )

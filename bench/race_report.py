@@ -51,7 +51,7 @@ class RaceSection:
     @classmethod
     def of(cls, folder: Path) -> RaceSection:
         races, unreadable = [], []
-        for path in sorted((folder / "results").glob("race *.json")):
+        for path in sorted((folder / "results").glob("race-*.json")):
             try:
                 races.append(load(path))
             except ResultsError as error:

@@ -348,7 +348,7 @@ def readme_peers(results: Results) -> str:
     count = sum(summary.count for summary in by.values())
     lines.append(
         f"\nGeometric means over the workloads each of them did; same threads, outputs reused where its interface can. At "
-        f"{lost} of {count} the framework is faster: below 1×, in bold. What was aimed at, and missed, is in "
+        f"{lost} of {count} the framework is faster: below 1×, in bold. Targets that are missed are in "
         f"[docs/targets.md](docs/targets.md). Of the run's {len(timings)} timings {unstable} had a spread of more than 10%.\n"
     )
     return "\n".join(lines)

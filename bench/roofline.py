@@ -1,9 +1,9 @@
 """What this machine's memory can do: read, write and copy bandwidth by array size, from L1 to main memory.
 
 Kernels of our own, made of the library's vectors and split over its threads, with ordinary and with streaming (non-temporal)
-stores, read in order, asked for ahead or in several places (`pooling/simd/ahead.py`), and NumPy's copy: the best of them is what
-memory allows. A size counts all bytes touched, so that a copy of 1 MB reads half of it and writes half: whatever fits a cache as
-one array does as another's two.
+stores, read in order, with software prefetch ahead or in several places (`pooling/simd/memory/prefetch.py`), and NumPy's copy:
+the best of them is what memory allows. A size counts all bytes touched, so that a copy of 1 MB reads half of it and writes half:
+whatever fits a cache as one array does as another's two.
 
 Passes are repeated inside a kernel until a sample is long enough to measure: handing work to threads costs as much as moving
 200 KB, and says nothing about memory. Each repeat writes another value, or adds to what was read before, so that the compiler
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from bench.measure import pinned
 from bench.results import Bandwidth, BandwidthKind, Timing
 from bench.workloads import Direction, Workload
-from pooling import threads as pool_threads
+from pooling.parallel import pool as pool_threads
 
 Array = NDArray[Any]
 Work = Callable[[int, int, int], None]
@@ -46,12 +46,12 @@ def kernels() -> dict[str, Any]:
     """The compiled kernels: each works on ``array[start:stop]`` (and `target`), `repeats` times."""
     import numba
 
-    from pooling.simd.ahead import ask
-    from pooling.simd.vectors import load, splat, store, store_stream, width
+    from pooling.simd.memory.prefetch import prefetch_range
+    from pooling.simd.vector.ops import load, splat, store, store_stream, width
 
     compile_ = numba.njit(nogil=True, error_model="numpy")
     nothing = numba.njit(lambda array, start, n: None)
-    ahead, in_places = (ask.over(BY_TURNS=turns).callee() for turns in (0, 1))
+    ahead, in_places = (prefetch_range.bind(INTERLEAVED=turns).callee() for turns in (0, 1))
 
     def make_read(prepare: Any = nothing) -> Any:
         @compile_
@@ -283,8 +283,10 @@ def fraction(timing: Timing, workload: Workload, roof: Sequence[Bandwidth]) -> f
         Rows of the same run; those count that were measured in turns with the workload, if there are any.
     """
     beside = [row for row in roof if row.workload == timing.workload] if timing.stage == "beyond" else []
-    apart = [row for row in roof if not row.workload]
-    roof = next((rows for rows in (beside, apart) if {row.kind for row in rows} == set(get_args(BandwidthKind))), ())
+    interleaved_line = [row for row in roof if not row.workload]
+    roof = next(
+        (rows for rows in (beside, interleaved_line) if {row.kind for row in rows} == set(get_args(BandwidthKind))), ()
+    )
     if not roof:
         return None
     return time_needed(*read_and_written(workload, timing.direction), roof) / timing.median_s

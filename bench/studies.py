@@ -18,7 +18,7 @@ from bench.measure import Patience, measure, measure_together, pinned, proven, t
 from bench.results import BandwidthKind, LeftOut, Row
 from bench.task import Progress, Task
 from bench.workloads import Direction, Workload
-from pooling.operators import DataFormat
+from pooling.operators.base import DataFormat
 
 SUBJECT = "simd"
 """The backend that kernel sizes and prices are about."""

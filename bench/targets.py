@@ -1,4 +1,4 @@
-"""What was aimed at, and what a run reaches of it: geometric mean and worst case, met or missed.
+"""Targets, and what a run reaches of them: geometric mean and worst case, met or missed.
 
 The aims are the project's own, for float32 and two threads; a run on other machines is judged by them all the same. What was
 tried where one is missed is told in ``docs/targets.md``.
@@ -15,7 +15,7 @@ from bench.results import Bandwidth, Results, Timing
 from bench.studies import LAYOUTS, SUBJECT, of_kernel
 from bench.versus import geometric_mean
 from bench.workloads import Direction
-from pooling.operators import DataFormat
+from pooling.operators.base import DataFormat
 
 FIRST, LAST = LAYOUTS
 

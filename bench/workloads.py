@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pooling
-from pooling.backend import Op, Ties
-from pooling.operators import DataFormat
-from pooling.window import Window
+from pooling.geometry.problem import Op, Ties
+from pooling.geometry.window import Window
+from pooling.operators.base import DataFormat
 
 Array = NDArray[Any]
 IntOrTuple = int | tuple[int, ...]

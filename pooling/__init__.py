@@ -13,11 +13,10 @@ tuner's store needs, with the first call that uses them.
 
 import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pooling.public import *  # noqa: F403
+    from pooling._api import *  # noqa: F403
 
 __version__ = "0.1.0"
 
@@ -25,7 +24,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     if name.startswith("__") and name != "__all__":  # asked by inspection, of every module
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    public = import_module("pooling.public")  # `from pooling import` would ask this function again
+    public = import_module("pooling._api")  # `from pooling import` would ask this function again
     globals().update({each: getattr(public, each) for each in ("__all__", *public.__all__)})
     if name not in globals():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
@@ -34,17 +33,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__getattr__("__all__")})
-
-
-class _Package(ModuleType):
-    """`backend`, `backends`, `gradcheck` and `tune` are functions here and modules below; a module is found by its import.
-
-    Python binds a submodule to its package when it loads it, were it before the function is asked for: not these four.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (isinstance(value, ModuleType) and name in {"backend", "backends", "gradcheck", "tune"}):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

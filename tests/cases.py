@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pooling
-from pooling.operators import DataFormat
+from pooling.operators.base import DataFormat
 
 Array = NDArray[Any]
 

@@ -99,7 +99,7 @@ def call(data: Any) -> None:
     draw = data.draw
     outcomes.clear()
     cls = draw(st.sampled_from(OPERATORS))
-    backend = draw(st.sampled_from([*pooling.backends(), "auto"]))
+    backend = draw(st.sampled_from([*pooling.list_backends(), "auto"]))
     parameters = inspect.signature(cls).parameters
     takes = [name for name in parameters if name in ARGUMENTS]
     needed = {name for name in takes if parameters[name].default is inspect.Parameter.empty}

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import pooling
-from pooling.backend import TIES
+from pooling.geometry.problem import TIES
 from tests.cases import Array, same_bits
 from tests.test_backends_property import costly, steady
 
@@ -148,7 +148,7 @@ ANY = given(
 SWAPPED_HALVES = example(OPERATORS[0], np.dtype(np.float16).newbyteorder(), SHAPES[0], "C")
 
 
-@pytest.mark.parametrize("name", [name for name in pooling.backends() if name != "simd"])
+@pytest.mark.parametrize("name", [name for name in pooling.list_backends() if name != "simd"])
 @steady
 @ANY
 @SWAPPED_HALVES
@@ -167,7 +167,7 @@ def test_why_not_and_the_call_agree_where_much_is_compiled(
     check(name, make, dtype, shape, state)
 
 
-@pytest.mark.parametrize("name", [*pooling.backends(), "auto"])
+@pytest.mark.parametrize("name", [*pooling.list_backends(), "auto"])
 def test_every_dtype(name: str) -> None:
     """What chance may leave out: each dtype, and each state of memory, at least once."""
     for i, dtype in enumerate(DTYPES):

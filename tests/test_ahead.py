@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling.compiler import config, llvm
-from pooling.simd import ahead
-from pooling.simd.ahead import BLOCK_BITS, FROM, apart, from_memory
+from pooling.runtime.numba_api import config, llvm
+from pooling.simd.memory import prefetch
+from pooling.simd.memory.prefetch import BLOCK_BITS, FROM_MEMORY, from_memory, interleaved_line
 from pooling.simd.planner import forward_job
 from tests.cases import same_bits
 
@@ -29,7 +29,7 @@ LARGE: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
 
 def test_all_lines_of_the_next_block_are_asked_for_once() -> None:
     block = 1 << BLOCK_BITS
-    asked = [apart.function(line) for line in range(3 * block, 4 * block)]
+    asked = [interleaved_line.function(line) for line in range(3 * block, 4 * block)]
     assert sorted(asked) == list(range(4 * block, 5 * block))
     assert np.diff(asked[:8]).tolist() == [block // 8] * 7
 
@@ -39,7 +39,7 @@ def test_all_lines_of_the_next_block_are_asked_for_once() -> None:
 @pytest.mark.parametrize("name", LARGE)
 def test_large_arrays(name: str, op: str, turns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = config.CPU_NAME or llvm.get_host_cpu_name()
-    monkeypatch.setattr(ahead, "PAGED", (cpu,) if turns else ())
+    monkeypatch.setattr(prefetch, "INTERLEAVED_CPUS", (cpu,) if turns else ())
     (items, *rest), arguments = LARGE[name]
     shape = (items + turns, *rest)  # passes are kept by how many planes there are
     x = np.random.default_rng(0).integers(-99, 99, shape).astype(np.float32)
@@ -47,7 +47,7 @@ def test_large_arrays(name: str, op: str, turns: bool, monkeypatch: pytest.Monke
     exact, pool = make(**arguments, backend="strided_slices"), make(**arguments, backend="simd")
     channels = shape[-1] if pool.data_format == "channels_last" else 1
     outer = len(x) * (1 if channels > 1 else shape[1])
-    assert x.nbytes >= FROM
+    assert x.nbytes >= FROM_MEMORY
     assert from_memory(pool.problem(shape), outer, channels, x.dtype)
     want, got = exact(x), pool(x)
     if op == "max":
@@ -58,7 +58,7 @@ def test_large_arrays(name: str, op: str, turns: bool, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("turns", [False, True], ids=["in order", "by turns"])
 def test_no_kernel_is_made_twice_for_how_it_asks(turns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "PAGED", (config.CPU_NAME or llvm.get_host_cpu_name(),) if turns else ())
+    monkeypatch.setattr(prefetch, "INTERLEAVED_CPUS", (config.CPU_NAME or llvm.get_host_cpu_name(),) if turns else ())
 
     def kernel(items: int, channels: int, **window: Any) -> str:
         """Its title: what is bound, and which file the compiled code goes to."""

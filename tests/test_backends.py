@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling.backend import TIES
-from pooling.simd import schedule
-from pooling.simd.program import forward_program
+from pooling.geometry.problem import TIES
+from pooling.simd.plan import cache_blocking
+from pooling.simd.plan.geometry import forward_program
 from tests.cases import Array, Case, cases, gradient_for, pairs, same_bits
 
-OTHERS = [name for name in pooling.backends() if name != "reference"]
+OTHERS = [name for name in pooling.list_backends() if name != "reference"]
 MEANS: dict[str, dict[str, Any]] = {
     "padded": {},
     "real": {"count_include_pad": False},
@@ -31,7 +31,7 @@ def all_of(name: str) -> tuple[Case, ...]:
 
 def refusal(name: str, case: Case, pool: Any) -> str | None:
     """None if the backend does this; else its reason, which has to be told."""
-    reason = pooling.backend(name).why_not(case.shape, case.dtype, pool)
+    reason = pooling.get_backend(name).why_not(case.shape, case.dtype, pool)
     assert reason is None or reason.strip(), f"{name} refuses {case} without a reason"
     return reason
 
@@ -94,7 +94,7 @@ def test_max(case: Case, name: str, ties: Any) -> None:
         dy = gradient_for(y)
         assert same_bits(pool.backward(dy, saved), dx)
         assert same_bits(dy, gradient_for(y)), "dy was changed"
-        if ties not in pooling.backend(name).keeps_x:
+        if ties not in pooling.get_backend(name).keeps_x:
             x.fill(7)
             got.fill(7)
         assert same_bits(pool.backward(dy, saved), dx), "a second backward differs"
@@ -121,7 +121,7 @@ def test_mean(case: Case, name: str, kind: str) -> None:
 def test_most_cases_are_refused_for_a_reason_or_done(name: str) -> None:
     """So that a backend that begins to refuse everything does not pass for want of tests."""
     least = {"block_reduce": 10, "repeat_mask": 20, "strided_reshape": 50}.get(name, 80)
-    backend = pooling.backend(name)
+    backend = pooling.get_backend(name)
     done = sum(
         refusal(name, case, case.max_pool("reference", ties)) is None for case in all_of(name) for ties in backend.ties
     )
@@ -130,11 +130,11 @@ def test_most_cases_are_refused_for_a_reason_or_done(name: str) -> None:
         assert "no avg" in str(backend.why_not((1, 1, 4, 4), "float32", pooling.AvgPool(2)))
 
 
-@pytest.mark.parametrize("name", pooling.backends())
+@pytest.mark.parametrize("name", pooling.list_backends())
 @pytest.mark.parametrize("shape", [(0, 3, 6, 6), (2, 0, 6, 6), (0, 0, 6, 6)])
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
 def test_nothing_to_pool(name: str, shape: tuple[int, ...], data_format: Any) -> None:
-    backend = pooling.backend(name)
+    backend = pooling.get_backend(name)
     spatial = slice(2, 4)
     if data_format == "channels_last":
         shape, spatial = (shape[0], 6, 6, shape[1]), slice(1, 3)
@@ -154,7 +154,7 @@ def test_one_window_longer_than_its_stride(
     name: str, size: tuple[int, int], kernel: int, stride: int, data_format: Any
 ) -> None:
     """As a network's global pooling is often written. The cells past the stride have no other window."""
-    backend = pooling.backend(name)
+    backend = pooling.get_backend(name)
     shape = (2, 17, *size) if data_format == "channels_first" else (2, *size, 17)
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     for make in (pooling.MaxPool, pooling.AvgPool):
@@ -173,7 +173,7 @@ def test_as_many_taps_as_a_byte_counts(name: str, n_taps: int) -> None:
     """Switches take one byte, or two: the last tap must not be mistaken for nobody."""
     x = np.zeros((1, 2, 2 * n_taps), np.float32)
     x[0, 0, [n_taps - 1, n_taps]] = 1  # the last tap, then the first
-    for ties in pooling.backend(name).ties:
+    for ties in pooling.get_backend(name).ties:
         exact = pooling.MaxPool(n_taps, ties=ties, backend="reference")
         pool = pooling.MaxPool(n_taps, ties=ties, backend=name)
         y, kept = exact.forward(x)
@@ -187,22 +187,22 @@ def test_as_many_taps_as_a_byte_counts(name: str, n_taps: int) -> None:
 def test_shares_of_very_many(name: str, data_format: Any) -> None:
     """More ties than float16 counts one by one: there, 2048 + 1 is 2048."""
     x = np.zeros((1, 3, 4801) if data_format == "channels_first" else (1, 4801, 3), np.float16)
-    for ties in pooling.backend(name).ties:
+    for ties in pooling.get_backend(name).ties:
         exact, pool = (
             pooling.MaxPool(4801, ties=ties, data_format=data_format, backend=which) for which in ("reference", name)
         )
-        if pooling.backend(name).why_not(x.shape, x.dtype, pool) is None:
+        if pooling.get_backend(name).why_not(x.shape, x.dtype, pool) is None:
             y, kept = exact.forward(x)
             dx = pool.backward(np.ones_like(y), pool.forward(x)[1])
             assert same_bits(dx, exact.backward(np.ones_like(y), kept)), ties
 
 
-@pytest.mark.parametrize("name", [name for name in pooling.backends() if "avg" in pooling.backend(name).ops])
+@pytest.mark.parametrize("name", [name for name in pooling.list_backends() if "avg" in pooling.get_backend(name).ops])
 def test_means_of_very_many(name: str) -> None:
     """More cells than float16 has numbers: a divisor of 70000 is infinite there."""
     x = np.ones((1, 1, 70000), np.float16)
     pool = pooling.AvgPool(70000, backend=name)
-    if pooling.backend(name).why_not(x.shape, x.dtype, pool) is None:
+    if pooling.get_backend(name).why_not(x.shape, x.dtype, pool) is None:
         y, saved = pool.forward(x)
         assert y == 1
         np.testing.assert_allclose(pool.backward(y, saved), 1 / 70000, rtol=0.01)
@@ -237,7 +237,7 @@ def test_bands_that_read_much_again(
     monkeypatch: pytest.MonkeyPatch, op: str, shape: Any, kernel: Any, stride: int
 ) -> None:
     """Cut as finely as can be, and as if caches were small: each band reads most of what the one before has read."""
-    monkeypatch.setattr(schedule, "MORE", 1 << 14)
+    monkeypatch.setattr(cache_blocking, "MORE", 1 << 14)
     x = np.round(np.random.default_rng(0).standard_normal(shape) * 3).astype(np.float32)
     results = []
     for name in ("strided_slices", "simd"):
@@ -262,7 +262,7 @@ def test_bands_are_as_large_as_fits(kernel: int, limit: int) -> None:
     def size(cells: int, results: int) -> int:
         return 2 * cells + results
 
-    rows = schedule.bands(program, size, limit=limit)
+    rows = cache_blocking.bands(program, size, limit=limit)
     assert rows[0, 0] == 0
     assert rows[-1, 1] == program.out[2]
     assert (rows[1:, 0] == rows[:-1, 1]).all()
@@ -294,7 +294,7 @@ def test_every_half_comes_through_vectors() -> None:
     y = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(1, 256, 256, 1).repeat(19, axis=3)
     x = y.repeat(2, axis=1).repeat(2, axis=2)
     pool = pooling.MaxPool(2, data_format="channels_last", backend="simd")
-    reason = pooling.backend("simd").why_not(x.shape, x.dtype, pool)
+    reason = pooling.get_backend("simd").why_not(x.shape, x.dtype, pool)
     if reason is None:
         assert same_bits(pool(x), y)
     else:
@@ -302,12 +302,12 @@ def test_every_half_comes_through_vectors() -> None:
 
 
 @pytest.mark.parametrize("window", [(3,), (5, 1), (3, 2, 1), ((3, 5), 2)], ids=str)
-@pytest.mark.parametrize("name", pooling.backends())
+@pytest.mark.parametrize("name", pooling.list_backends())
 def test_the_mean_of_ones_is_one(name: str, window: tuple[Any, ...]) -> None:
     """As in PyTorch, which divides once: a third of a third of nine is 1.0000001 in float32."""
     pool = pooling.AvgPool(*window, backend=name)
     x = np.ones((2, 3, 15, 15), np.float32)
-    if pooling.backend(name).why_not(x.shape, x.dtype, pool) is None:
+    if pooling.get_backend(name).why_not(x.shape, x.dtype, pool) is None:
         assert (pool(x)[..., 1:-1, 1:-1] == 1).all()
         for size in (7, 13, 15):  # one window alone, in a dtype with reciprocals of its own
             own = np.ones((2, 3, size, size))

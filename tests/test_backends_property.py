@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
 import pooling
-from pooling.backend import TIES
+from pooling.geometry.problem import TIES
 from tests.cases import Array, same_bits
 
-OTHERS = [name for name in pooling.backends() if name != "reference"]
+OTHERS = [name for name in pooling.list_backends() if name != "reference"]
 COMPILED = ("numba_loops", "simd")
 TOLERANCE = {2: 4e-3, 4: 3e-6, 8: 1e-13}
 
@@ -131,7 +131,7 @@ def check_max(x: Array, window: tuple[Any, ...], data_format: Any, names: list[s
         dx = None if dy is None else reference.backward(dy, saved)
         for name in names:
             pool = pooling.MaxPool(*window, ties=ties, data_format=data_format, backend=name)
-            reason = pooling.backend(name).why_not(x.shape, x.dtype, pool)
+            reason = pooling.get_backend(name).why_not(x.shape, x.dtype, pool)
             if reason is not None:
                 with pytest.raises(pooling.PoolingError, match="can't do this"):
                     pool(x)
@@ -158,7 +158,7 @@ def check_mean(x: Array, window: tuple[Any, ...], data_format: Any, names: list[
         tolerance = TOLERANCE[x.itemsize]
         for name in names:
             pool = pooling.AvgPool(*window, backend=name, **options)
-            if pooling.backend(name).why_not(x.shape, x.dtype, pool) is None:
+            if pooling.get_backend(name).why_not(x.shape, x.dtype, pool) is None:
                 got, saved = pool.forward(x)
                 np.testing.assert_allclose(got, y, tolerance, 9 * tolerance, equal_nan=True, err_msg=name)
                 back = pool.backward(dy.astype(got.dtype), saved)

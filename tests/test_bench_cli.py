@@ -135,7 +135,7 @@ def test_filters_leave_the_whole_run_alone(tmp_path: Path) -> None:
 def test_installed_peers_take_part_unless_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], take_part: bool
 ) -> None:
-    peer = replace(of_backend(pooling.backend("strided_slices")), name="rival", kind="peer")
+    peer = replace(of_backend(pooling.get_backend("strided_slices")), name="rival", kind="peer")
     slow = replace(peer, name="slow", setup_s=60.0)
     monkeypatch.setattr("bench.peers.contenders", lambda: (peer, slow))
     monkeypatch.setattr("bench.peers.missing", lambda: (("away", "away is not installed; pip install away"),))

@@ -20,7 +20,7 @@ from bench.workloads import Workload
 GLOBAL = Workload("global", "a test", (1, 1, 1024, 1024), 1024, op="avg")
 SHARED = Workload("shared", "a test", (2, 3, 9, 10), 3, 2, 1, op="avg")
 BRIEF = Patience(budget_s=0.01, limit_s=math.inf, rounds=(1, 1))
-GOOD = of_backend(pooling.backend("strided_slices"))
+GOOD = of_backend(pooling.get_backend("strided_slices"))
 
 Mean = Callable[[Any], Any]
 

@@ -27,7 +27,7 @@ from bench.workloads import DIRECTIONS, Workload
 
 WORKLOAD = Workload("tiny", "a test", (4, 8, 8, 8), 2)
 BRIEF = Patience(budget_s=0.02, limit_s=math.inf, rounds=(2, 3))
-GOOD = of_backend(pooling.backend("strided_slices"))
+GOOD = of_backend(pooling.get_backend("strided_slices"))
 
 
 def spoiled(spoil: Callable[[Arrays], None]) -> Contender:
@@ -61,7 +61,7 @@ def clear_signs(arrays: Arrays) -> None:
 def test_every_backend_is_proven_and_timed() -> None:
     rows = measure(WORKLOAD, backends(), BRIEF, threads=2)
     timed = {(row.contender, row.direction) for row in rows if isinstance(row, Timing)}
-    assert timed == {(name, direction) for name in pooling.backends() for direction in DIRECTIONS}
+    assert timed == {(name, direction) for name in pooling.list_backends() for direction in DIRECTIONS}
     for row in rows:
         assert isinstance(row, Timing)
         assert row.proof in ("reference, strided_slices", "reference, numba_loops")

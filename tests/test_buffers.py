@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 import pooling
-from pooling import memory
-from pooling.memory import ALIGNMENT, SMALL, Lease, empty, size_class
+from pooling.runtime import buffer_pool
+from pooling.runtime.buffer_pool import ALIGNMENT, SMALL, Lease, empty, size_class
 from tests.cases import Array, same_bits
 from tests.processes import HANG_S, run_python
 
@@ -55,9 +55,9 @@ VIEWS: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def pool() -> Iterator[Any]:
     """An empty pool for each test, of the default size."""
-    before, memory._pool = memory._pool, memory._Pool()
-    yield memory._pool
-    memory._pool = before
+    before, buffer_pool._pool = buffer_pool._pool, buffer_pool._Pool()
+    yield buffer_pool._pool
+    buffer_pool._pool = before
 
 
 def free(pool: Any) -> int:

@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import pooling
-from pooling.backends import REGISTRY
+from pooling.backends.registry import REGISTRY
 from pooling.cli import app
-from pooling.tune.candidates import FOR_REFERENCE, READS_X_AGAIN
+from pooling.tuning.candidates import FOR_REFERENCE, READS_X_AGAIN
 
 PICK = ("pick", "--shape", "64,20,24,24")
 
@@ -68,7 +68,7 @@ def test_info() -> None:
     assert facts["version"] == pooling.__version__
     assert facts["threads"] == pooling.get_num_threads()
     assert facts["vector_bytes"] in (16, 32, 64)
-    assert [b["name"] for b in facts["backends"]] == list(pooling.backends())
+    assert [b["name"] for b in facts["backends"]] == list(pooling.list_backends())
     assert {b["name"]: (b["note"], tuple(b["ties"]), tuple(b["ops"])) for b in facts["backends"]} == {
         name: (b.note, b.ties, tuple(b.ops)) for name, b in REGISTRY.items()
     }
@@ -81,8 +81,8 @@ def test_pick_agrees_with_the_library() -> None:
     answer = printed(*PICK, "--kernel", "2")
     assert answer["backend"] == pooling.pick(shape, "float32", operator)
     assert answer["shape"] == list(shape)
-    for name in pooling.backends():
-        reason = pooling.backend(name).why_not(shape, "float32", operator)
+    for name in pooling.list_backends():
+        reason = pooling.get_backend(name).why_not(shape, "float32", operator)
         others = (FOR_REFERENCE, READS_X_AGAIN)
         assert answer["not_considered"].get(name) in ((reason,) if reason else (None, *others))
 
@@ -90,7 +90,7 @@ def test_pick_agrees_with_the_library() -> None:
 def test_pick_prints_the_name_first() -> None:
     result = run(*PICK, "--kernel", "2")
     first, *rest = result.stdout.splitlines()
-    assert first in pooling.backends()
+    assert first in pooling.list_backends()
     assert any(line.split() and line.split()[0] == "block_reduce" for line in rest)
 
 

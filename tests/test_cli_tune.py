@@ -13,12 +13,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import pooling
-from pooling.backends import REGISTRY
+from pooling.backends.registry import REGISTRY
 from pooling.cli import app
 from pooling.cli.tune import _bar
-from pooling.tune import measure as measuring
-from pooling.tune.store import here, store
-from pooling.tune.wisdom import from_text
+from pooling.tuning import timing as measuring
+from pooling.tuning.store import here, store
+from pooling.tuning.wisdom import from_text
 from tests.wisdom import CHEAP, SHAPE, key, made_up, only, store_in, wrong_forward
 
 LAYER = ("--shape", "4,3,12,12", "--kernel", "2")

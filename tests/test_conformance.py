@@ -25,7 +25,7 @@ def told() -> dict[str, dict[str, Answer]]:
 def test_everybody_is_asked_everything(told: dict[str, dict[str, Answer]]) -> None:
     assert list(told) == [question.name for question in QUESTIONS]
     for by_subject in told.values():
-        assert list(by_subject) == [*pooling.backends(), *installed()]
+        assert list(by_subject) == [*pooling.list_backends(), *installed()]
     for question in QUESTIONS:
         assert told[question.name]["reference"].outcome == "same"
         assert all(answer.text for answer in told[question.name].values())
@@ -34,12 +34,12 @@ def test_everybody_is_asked_everything(told: dict[str, dict[str, Answer]]) -> No
 @pytest.mark.filterwarnings("ignore")
 def test_backends_differ_in_tie_policy_alone(told: dict[str, dict[str, Answer]]) -> None:
     for question, by_subject in told.items():
-        for name in pooling.backends():
+        for name in pooling.list_backends():
             answer = by_subject[name]
             assert answer.outcome != "refused", answer
             if answer.outcome == "differs":
                 assert "tie" in question, answer
-                assert "first" not in pooling.backend(name).ties[:1], answer
+                assert "first" not in pooling.get_backend(name).ties[:1], answer
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -51,7 +51,7 @@ def test_the_original_answer_is_caught(told: dict[str, dict[str, Answer]]) -> No
 
 def test_without_frameworks_only_ours_are_asked() -> None:
     subjects = {answer.subject for answer in answers(frameworks=False)}
-    assert subjects == {*pooling.backends(), "scikit-image"}
+    assert subjects == {*pooling.list_backends(), "scikit-image"}
 
 
 def test_who_is_not_installed_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import pooling as typed
-from pooling.backend import Problem
 from pooling.errors import PoolingError
-from pooling.model import data_of, layer_of, write
-from pooling.tune.layer import facts
-from pooling.window import Window
+from pooling.geometry.problem import Problem
+from pooling.geometry.window import Window
+from pooling.tuning.layer import facts
+from pooling.tuning.model_files import data_of, layer_of, write
 from tests.wisdom import store_in
 
 pooling: Any = typed  # wrong arguments are what this is about
@@ -31,7 +31,7 @@ WRAPPERS = {  # their messages end in what another error says, or in a remedy th
     ("model", "{path}: {_said(error)}"),
     ("model", "{path}, layer {number}: {error}"),
 }
-OTHERS = {"pooling/jit.py"}
+OTHERS = {"pooling/runtime/jit.py"}
 LONGEST = 2000
 """Characters of a message: the longest has the reason of each backend."""
 
@@ -148,7 +148,7 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: pooling.MaxPool(2, ties="any"), "ties='any': it must be one of 'first'"),
     (lambda: pooling.pick(X.shape, "f77", pooling.MaxPool(2)), "dtype='f77'.*give one such"),
     (lambda: pooling.pick(X.shape, "f4", "max"), r"operator='max' is none: pass one"),
-    (lambda: pooling.backend("simd").why_not(3, "f4", pooling.MaxPool(2)), "shape=3: give the input's shape"),
+    (lambda: pooling.get_backend("simd").why_not(3, "f4", pooling.MaxPool(2)), "shape=3: give the input's shape"),
     (lambda: pooling.FractionalMaxPool(2), "output_size=None, output_ratio=None: give one"),
     (lambda: pooling.FractionalMaxPool((2, 2, 2), output_ratio=(0.5, 0.5)), r"output_ratio=\(0.5, 0.5\) has 2.*give"),
     (lambda: pooling.FractionalMaxPool(4, 3)(X), "kernel_size=4: 3 windows of 4 cells need 6.*use a smaller"),
@@ -288,8 +288,11 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: layer_of({"shape": [1, 1, 4, 4]}), "max: .*kernel_size.*give it as an entry"),
     (lambda: data_of(pooling.Layer(X.shape, "f4", PROBLEM)), "operator=Problem.*give one"),
     (lambda: pooling.MaxPool(2, backend="strided_slice"), "backend='strided_slice': did you mean 'strided_slices'"),
-    (lambda: pooling.backend(pooling.backend("simd")), "backend is a Backend: pass its name, 'simd'"),
-    (lambda: pooling.backend("auto"), r"backend='auto' is a choice.*pooling\.pick\(shape, dtype, operator\) names it"),
+    (lambda: pooling.get_backend(pooling.get_backend("simd")), "backend is a Backend: pass its name, 'simd'"),
+    (
+        lambda: pooling.get_backend("auto"),
+        r"backend='auto' is a choice.*pooling\.pick\(shape, dtype, operator\) names it",
+    ),
     (lambda: pooling.pick(X.shape, "f4", pooling.MaxPool(2), explain=2), "explain=2: it must be True"),
     (lambda: pooling.gradcheck(2, X), r"operator=2 has no forward and backward: pass one"),
     (lambda: pooling.gradcheck(pooling.MaxPool(2), X, cells=0), "cells=0: give an int, at least 1"),

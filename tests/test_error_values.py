@@ -32,7 +32,7 @@ HOSTILE: list[Any] = [
 ]
 HOSTILE += ["\ud800\x1b[31m\n", {1: 2}, np.ma.masked]
 ARGUMENTS: dict[str, Callable[[Any], Any]] = {
-    "backend": lambda value: pooling.backend(value),
+    "backend": lambda value: pooling.get_backend(value),
     "backend of an operator": lambda value: pooling.MaxPool(2, backend=value),
     "backend of a function": lambda value: pooling.max_pool(X, 2, backend=value),
     "backend that is set": lambda value: setattr(pooling.MaxPool(2), "backend", value),
@@ -52,7 +52,7 @@ ARGUMENTS: dict[str, Callable[[Any], Any]] = {
     "output_size of an unpooling": lambda value: pooling.max_unpool(X, X.astype(int), 2, output_size=value),
     "kernel_size of an unpooling": lambda value: pooling.MaxUnpool(value),
     "stride of an unpooling": lambda value: pooling.MaxUnpool(2, value),
-    "shape": lambda value: pooling.backend("simd").why_not(value, "f4", pooling.MaxPool(2)),
+    "shape": lambda value: pooling.get_backend("simd").why_not(value, "f4", pooling.MaxPool(2)),
     "shape of pick": lambda value: pooling.pick(value, "f4", pooling.MaxPool(2)),
     "direction": lambda value: pooling.pick(X.shape, "f4", pooling.MaxPool(2), value),
     "explain": lambda value: pooling.pick(X.shape, "f4", pooling.MaxPool(2), explain=value),

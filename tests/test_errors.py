@@ -188,7 +188,7 @@ def test_what_is_no_array() -> None:
         pool.backward([[1.0, 2.0], [3.0]], pool.forward(np.zeros((4, 4)))[1])
 
 
-@pytest.mark.parametrize("ask", [pooling.pick, pooling.backend("strided_slices").why_not])
+@pytest.mark.parametrize("ask", [pooling.pick, pooling.get_backend("strided_slices").why_not])
 def test_questions_about_backends(ask: Any) -> None:
     pool = pooling.MaxPool(2)
     for dtype in ("nonsense", None, object(), "f77"):
@@ -215,7 +215,7 @@ def test_what_gradcheck_can_not_check(operator: Any) -> None:
 
 def test_auto_is_a_choice_and_no_backend() -> None:
     with pytest.raises(UnknownBackendError, match=r"backend='auto' is a choice among the backends.*pooling\.pick"):
-        pooling.backend("auto")
+        pooling.get_backend("auto")
 
 
 def test_the_functions_remember_no_wrong_arguments() -> None:
@@ -297,11 +297,15 @@ def test_what_a_backend_cannot_do() -> None:
 )
 def test_unknown_backends(name: str, hint: str) -> None:
     message = f"backend='{name}': " + (f"did you mean '{hint}'" if hint else "it is not known.*There are: auto, ref")
-    for call in (pooling.backend, lambda n: pooling.MaxPool(2, backend=n), lambda n: pooling.avg_pool(X, 2, backend=n)):
+    for call in (
+        pooling.get_backend,
+        lambda n: pooling.MaxPool(2, backend=n),
+        lambda n: pooling.avg_pool(X, 2, backend=n),
+    ):
         with pytest.raises(UnknownBackendError, match=message):
             call(name)
     with pytest.raises(UnknownBackendError, match=r"backend=\['simd'\]"):
-        pooling.backend(["simd"])  # type: ignore[arg-type]
+        pooling.get_backend(["simd"])  # type: ignore[arg-type]
 
 
 def test_errors_are_of_the_kinds_python_has() -> None:
@@ -333,14 +337,14 @@ def test_nothing_is_written_before_an_error() -> None:
 
 def test_a_backend_is_named_and_not_passed() -> None:
     with pytest.raises(UnknownBackendError, match="backend is a Backend: pass its name, 'simd'"):
-        pooling.MaxPool(2, backend=pooling.backend("simd"))  # type: ignore[arg-type]
+        pooling.MaxPool(2, backend=pooling.get_backend("simd"))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", pooling.backends())
+@pytest.mark.parametrize("name", pooling.list_backends())
 @pytest.mark.parametrize("dtype", ["g", "F", "O"])
 def test_what_operators_refuse_no_backend_claims(name: str, dtype: str) -> None:
-    ties = pooling.backend(name).ties[0]
-    assert "does not take" in str(pooling.backend(name).why_not((1, 1, 4, 4), dtype, pooling.MaxPool(2, ties=ties)))
+    ties = pooling.get_backend(name).ties[0]
+    assert "does not take" in str(pooling.get_backend(name).why_not((1, 1, 4, 4), dtype, pooling.MaxPool(2, ties=ties)))
 
 
 def test_words_and_bytes_have_no_entries() -> None:

@@ -20,9 +20,9 @@ from bench.fit_design import design
 from bench.fit_report import FitSection, describe_fit
 from bench.results import ResultsError, load
 from bench.style import svg
-from pooling.tune import rule
-from pooling.tune.candidates import sort_out
-from pooling.tune.layer import facts
+from pooling.tuning import rule
+from pooling.tuning.candidates import sort_out
+from pooling.tuning.layer import facts
 
 MEASURED = ROOT / "reports" / "results"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling.gradcheck import Checked
+from pooling.gradient_check import Checked
 from tests.wrong import RANDOM, TIED, WRONG, Array, Spoiled, X, avg_pool, max_pool, message
 
 

@@ -14,13 +14,13 @@ import pytest
 
 from bench.mnist import data
 from bench.mnist.idx import DataError
-from pooling.places import NoPlace, named, user_folder
+from pooling.runtime.user_dirs import NoPlace, named, user_folder
 from tests.processes import HANG_S, STEP, unprivileged
 
 PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "POOLING_CACHE_DIR", "POOLING_WISDOM")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere homes are found in other ways")
 
-NOBODY = """
+NO_TAP = """
 import pwd
 def unknown(uid): raise KeyError(f"getpwuid(): uid not found: {uid}")
 pwd.getpwuid = unknown
@@ -29,10 +29,10 @@ pwd.getpwuid = unknown
 
 WORKS = STEP + "print(step('numba_loops'), step('strided_slices'))\n"
 KEEPS = """
-from pooling.tune.store import store
-from pooling.tune.wisdom import Measured, Record
+from pooling.tuning.store import store
+from pooling.tuning.wisdom import Measured, Record
 kept = store.add("a layer", Record("simd", "", {"simd": Measured("", "2025-01-01", 2.0, 1.0, 3.0, 5)}))
-print(kept, pooling.pick(x.shape, x.dtype, pooling.MaxPool(2)) in pooling.backends())
+print(kept, pooling.pick(x.shape, x.dtype, pooling.MaxPool(2)) in pooling.list_backends())
 """
 INFO = "import runpy; sys.argv = ['pooling', 'info', *sys.argv[1:]]; runpy.run_module('pooling', run_name='__main__')\n"
 INFO_CODE = "import sys\n" + INFO
@@ -79,14 +79,14 @@ HOMELESS = {
 @pytest.mark.parametrize("places", HOMELESS.values(), ids=HOMELESS)
 def test_without_a_home_nothing_is_kept(places: dict[str, str], tmp_path: Path) -> None:
     """hatch#544, black#2813: RuntimeError about the home directory, from any call that compiles."""
-    done = python(NOBODY + WORKS + KEEPS, cwd=tmp_path, **places)
+    done = python(NO_TAP + WORKS + KEEPS, cwd=tmp_path, **places)
     assert (done.returncode, done.stdout, done.stderr) == (0, "576 576\nFalse True\n", "")
-    facts = info(NOBODY, tmp_path, **places)
+    facts = info(NO_TAP, tmp_path, **places)
     assert (facts["cache_folder"], facts["cache_writable"], facts["wisdom_file"]) == (None, False, None)
     assert "no home folder" in facts["cache_problem"]
     assert "POOLING_CACHE_DIR" in facts["cache_problem"]
     assert "POOLING_WISDOM" in facts["wisdom_problem"]
-    shown = python(NOBODY + "import sys\n" + INFO, cwd=tmp_path, **places).stdout
+    shown = python(NO_TAP + "import sys\n" + INFO, cwd=tmp_path, **places).stdout
     assert facts["cache_problem"] in shown
     assert facts["wisdom_problem"] in shown
     assert not list(tmp_path.iterdir()), "something was written where the process happened to be"
@@ -130,10 +130,10 @@ def test_a_home_that_can_not_be_searched(mode: int, tmp_path: Path) -> None:
 def test_a_home_that_is_named_but_not_there(variable: str, tmp_path: Path) -> None:
     """A folder called ~ was made in the working directory."""
     places = {"POOLING_CACHE_DIR": "/dev/null", "POOLING_WISDOM": "/dev/null"} | {variable: "~/kept"}
-    done = python(NOBODY + WORKS + KEEPS, cwd=tmp_path, **places)
+    done = python(NO_TAP + WORKS + KEEPS, cwd=tmp_path, **places)
     assert (done.returncode, done.stdout, done.stderr) == (0, "576 576\nFalse True\n", "")
     assert not list(tmp_path.iterdir())
-    told = info(NOBODY, tmp_path, **places)
+    told = info(NO_TAP, tmp_path, **places)
     assert f"{variable}='~/kept'" in told["cache_problem" if "CACHE" in variable else "wisdom_problem"]
 
 
@@ -156,7 +156,7 @@ def test_a_relative_cache_folder_stays_where_it_was(tmp_path: Path) -> None:
 def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
     """Numba compiles nothing there, but asking where to keep a file raises nothing of its own."""
     gone = "import os\nos.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\n"
-    ask = "from pooling.tune.store import location, no_location\nprint(location(), no_location())"
+    ask = "from pooling.tuning.store import location, no_location\nprint(location(), no_location())"
     done = python("import pooling; pooling.MaxPool\n" + gone + ask, cwd=tmp_path, POOLING_WISDOM="kept.json")
     assert (done.returncode, done.stderr) == (0, "")
     assert "relative to a folder that is gone" in done.stdout

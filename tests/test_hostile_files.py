@@ -18,13 +18,13 @@ import bench.results
 import pooling
 from pooling.cli import app
 from pooling.errors import shown
-from pooling.model import read
-from pooling.tune import exchange, rule, wisdom
-from pooling.tune.machine import machine
-from pooling.tune.measure import Outcome
-from pooling.tune.store import here, store
-from pooling.tune.tuner import as_measured
-from pooling.tune.wisdom import MOST_SAMPLES, from_text, sift
+from pooling.tuning import exchange, rule, wisdom
+from pooling.tuning.machine import machine
+from pooling.tuning.model_files import read
+from pooling.tuning.store import here, store
+from pooling.tuning.timing import Outcome
+from pooling.tuning.tuner import as_measured
+from pooling.tuning.wisdom import MOST_SAMPLES, from_text, sift
 from tests.test_bench_results import results
 from tests.wisdom import CHEAP, SHAPE, key, made_up, only, store_in
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling.window import Window
+from pooling.geometry.window import Window
 from tests.cases import Array, Case, cases
 
-NAMES = [name for name in pooling.backends() if "first" in pooling.backend(name).ties]
+NAMES = [name for name in pooling.list_backends() if "first" in pooling.get_backend(name).ties]
 
 
 def walked(x: Array, window: Window, ties: str) -> Array:
@@ -55,7 +55,7 @@ def test_indices_are_the_winners(case: Case, ties: Any) -> None:
     asked = 0
     for name in ("reference", *NAMES):
         pool = case.max_pool(name, ties)
-        if ties in pooling.backend(name).ties and pooling.backend(name).why_not(x.shape, x.dtype, pool) is None:
+        if ties in pooling.get_backend(name).ties and pooling.get_backend(name).why_not(x.shape, x.dtype, pool) is None:
             y, indices = pool.forward_with_indices(x)
             assert indices.dtype == np.int64
             np.testing.assert_array_equal(indices, expected, err_msg=name)
@@ -64,21 +64,21 @@ def test_indices_are_the_winners(case: Case, ties: Any) -> None:
     assert asked >= 3
 
 
-@pytest.mark.parametrize("name", pooling.backends())
+@pytest.mark.parametrize("name", pooling.list_backends())
 def test_values_lie_where_the_indices_point(name: str) -> None:
     """Backends that keep no switches too: theirs are found by comparing."""
     x = np.random.default_rng(0).standard_normal((2, 3, 6, 8)).astype(np.float32)
-    pool = pooling.MaxPool(2, ties=pooling.backend(name).ties[0], backend=name)
+    pool = pooling.MaxPool(2, ties=pooling.get_backend(name).ties[0], backend=name)
     y, indices = pool.forward_with_indices(x)
     np.testing.assert_array_equal(
         np.take_along_axis(x.reshape(2, 3, -1), indices.reshape(2, 3, -1), 2), y.reshape(2, 3, -1)
     )
 
 
-@pytest.mark.parametrize("name", pooling.backends())
+@pytest.mark.parametrize("name", pooling.list_backends())
 @pytest.mark.parametrize("ties", ["split", "all"])
 def test_where_several_are_paid_the_first_is_told(name: str, ties: Any) -> None:
-    if ties in pooling.backend(name).ties:
+    if ties in pooling.get_backend(name).ties:
         x = np.round(np.random.default_rng(0).standard_normal((2, 3, 6, 8))).astype(np.float32)
         x[0, 0, 0, :2] = np.nan
         expected = pooling.max_pool(x, 2, return_indices=True, backend="reference")[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from pooling.jit import Kernel, kernel
+from pooling.runtime.jit import Kernel, kernel
 from tests.processes import run_python
 
 CODE = """
@@ -52,7 +52,7 @@ def twice_scaled(x: int) -> int:
 
 def test_constants_are_bound_in_called_kernels_too() -> None:
     assert twice_scaled(3) == 12
-    assert twice_scaled.over(FACTOR=5)(3) == 75
+    assert twice_scaled.bind(FACTOR=5)(3) == 75
     assert scaled(3) == 6
-    assert isinstance(twice_scaled.over(scaled=scaled.over(FACTOR=7)), Kernel)
-    assert twice_scaled.over(scaled=scaled.over(FACTOR=7))(1) == 49
+    assert isinstance(twice_scaled.bind(scaled=scaled.bind(FACTOR=7)), Kernel)
+    assert twice_scaled.bind(scaled=scaled.bind(FACTOR=7))(1) == 49

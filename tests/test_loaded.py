@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-import pooling.loaded
+import pooling.runtime.loaded_code
 from tests.processes import HANG_S, run_python
 
-SOURCE = Path(pooling.loaded.__file__).parent
+SOURCE = Path(pooling.__file__).parent
 LINE = "y[b, d, h, w, c] = total / divisors[d, h, w]"
 OTHER = "y[b, d, h, w, c] = total * 3 / divisors[d, h, w]"
 """Of a version whose means are three times as large, such as 6 of 1 and 3. Only a constant in the bytecode is another one."""
@@ -100,8 +100,8 @@ def test_prices_and_digests_are_found_wherever_the_library_is(form: Callable[[Pa
     """The rule's prices, and the digests by which records of another version are told, were lost without sources or files."""
     code = """
 import pooling
-from pooling.tune.candidates import source_of
-from pooling.tune.rule import rule
+from pooling.tuning.candidates import source_of
+from pooling.tuning.rule import rule
 print(len(rule()["prices"]) > 0, source_of(pooling.REGISTRY["numba_loops"]))
 """
     told = [
@@ -254,16 +254,18 @@ def test_code_is_the_same_wherever_it_is(tmp_path: Path) -> None:
     """Files are named after the code in memory, not after where it was found or what else was imported."""
     kept = tmp_path / "kept"
     places = [package(tmp_path / name, OTHER) for name in "ab"]
-    others = "import pooling.gradcheck, pooling.simd.rows, pooling.simd.planner, pooling.tune.tuner\n"
+    others = (
+        "import pooling.gradient_check, pooling.simd.kernels.rows.forward, pooling.simd.planner, pooling.tuning.tuner\n"
+    )
     said = [answer(place, kept, code=more + MEAN) for place, more in zip(places, ("", others), strict=True)]
     assert said == ["6.0", "6.0"]
     assert len(kernels(kept)) == 1
 
 
 DIGEST = """
-import pooling.simd.rows as rows
-from pooling.code_objects import digest_of
-from pooling.jit import Kernel
+import pooling.simd.kernels.rows.forward as rows
+from pooling.runtime.code_objects import digest_of
+from pooling.runtime.jit import Kernel
 print([digest_of(one.functions()) for one in vars(rows).values() if isinstance(one, Kernel)])
 """
 
@@ -271,11 +273,11 @@ print([digest_of(one.functions()) for one in vars(rows).values() if isinstance(o
 @pytest.mark.parametrize(
     ("name", "old", "new", "same"),
     [
-        ("simd/vectors.py", "types.intp, vector.count)", "types.intp, vector.count + 1)", False),
-        ("simd/vectors.py", "return builder.not_(args[0])", "return builder.neg(args[0])", False),
-        ("simd/vectors.py", "aligned: bool = False", "aligned: bool = True", False),
-        ("taps.py", "SUM_BLOCK = 32", "SUM_BLOCK = 64", False),
-        ("window.py", '"""', '"""The same code. ', True),
+        ("simd/vector/ops.py", "types.intp, vector.count)", "types.intp, vector.count + 1)", False),
+        ("simd/vector/ops.py", "return builder.not_(args[0])", "return builder.neg(args[0])", False),
+        ("simd/vector/ops.py", "aligned: bool = False", "aligned: bool = True", False),
+        ("geometry/argmax_rules.py", "SUM_BLOCK = 32", "SUM_BLOCK = 64", False),
+        ("geometry/window.py", '"""', '"""The same code. ', True),
         ("cli/info.py", "return", "return None or", True),
     ],
 )
@@ -306,7 +308,9 @@ def upgrade():
     first = "import pooling; pooling.MaxPool(2, backend='numba_loops')({})\n"
     one = "__import__('numpy').ones((1, 1, 4, 4))"
     prepare = (
-        first.format(one) if when == "after" else "import pooling, pooling.compiler, pooling.cache; pooling.MaxPool\n"
+        first.format(one)
+        if when == "after"
+        else "import pooling.runtime.numba_api, pooling.runtime.kernel_cache; pooling.MaxPool\n"
     )
     assert answer(place, kept, code=replace + prepare + "upgrade()\n" + MEAN) == "6.0"
     assert not [path for path in kernels(kept) if "add_cells" in path.name]
@@ -324,13 +328,13 @@ def test_asserts_are_another_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize("setting", ["NUMBA_OPT", "NUMBA_BOUNDSCHECK", "NUMBA_DEBUGINFO", "NUMBA_SLP_VECTORIZE"])
 def test_machine_code_of_other_settings_is_not_found(setting: str, tmp_path: Path) -> None:
     """numba#10821: code compiled under other settings, for debugging say, was run."""
-    told = "from pooling.cache import cache_folder; print(cache_folder())"
+    told = "from pooling.runtime.kernel_cache import cache_folder; print(cache_folder())"
     folders = [run_python(told, POOLING_CACHE_DIR=str(tmp_path), **more) for more in ({}, {setting: "1"})]
     assert folders[0].stdout != folders[1].stdout
 
 
 def test_every_source_counts(tmp_path: Path) -> None:
-    place, told = package(tmp_path / "a"), "from pooling.cache import fingerprint; print(fingerprint())"
+    place, told = package(tmp_path / "a"), "from pooling.runtime.kernel_cache import fingerprint; print(fingerprint())"
     found = [answer(place, tmp_path, code=told)]
     helper = place / "pooling" / "simd" / "vectors.py"
     helper.write_text(helper.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
@@ -342,11 +346,11 @@ def test_every_source_counts(tmp_path: Path) -> None:
 
 
 def test_the_library_is_loaded_from_its_sources() -> None:
-    found = pooling.loaded.contents()
+    found = pooling.runtime.loaded_code.contents()
     assert found is not None
     sources = {str(path.relative_to(SOURCE)): path.read_bytes() for path in SOURCE.rglob("*.py")}
     assert sources.items() <= found.items()
-    assert sys.modules["pooling.jit"].__name__ == "pooling.jit"
+    assert sys.modules["pooling.runtime.jit"].__name__ == "pooling.runtime.jit"
 
 
 def test_an_editable_installation(tmp_path: Path) -> None:

@@ -18,14 +18,14 @@ from tests.cases import Array, gradient_for
 from tests.test_backends_property import each, fits, problems, steady, the_same
 from tests.test_regions import COVERING
 
-NAMES = [name for name in pooling.backends() if "lp" in pooling.backend(name).ops]
+NAMES = [name for name in pooling.list_backends() if "lp" in pooling.get_backend(name).ops]
 POWERS = (0.5, 1, 1.5, 2, 3, 4.25, math.inf)
 
 
 def test_who_has_norms() -> None:
     assert {"reference", "strided_slices", "numba_loops"} <= set(NAMES)
-    for name in set(pooling.backends()) - set(NAMES):
-        assert "no lp pooling" in str(pooling.backend(name).why_not((1, 1, 4, 4), "float32", pooling.LpPool(2)))
+    for name in set(pooling.list_backends()) - set(NAMES):
+        assert "no lp pooling" in str(pooling.get_backend(name).why_not((1, 1, 4, 4), "float32", pooling.LpPool(2)))
     for dtype in ("float16", "float32", "float64"):
         assert pooling.pick((1, 1, 4, 4), dtype, pooling.LpPool(2)) in NAMES
         assert pooling.pick((1, 1, 4, 4, 4, 4), dtype, pooling.LpPool((2,) * 4)) in NAMES
@@ -132,7 +132,7 @@ def agree(x: Array, window: tuple[Any, ...], options: dict[str, Any], names: lis
     dx = exact.backward(gradient_for(y), saved)
     for name in names:
         pool = pooling.LpPool(window[0], p, *window[1:], backend=name, **options)
-        if pooling.backend(name).why_not(x.shape, x.dtype, pool) is None:
+        if pooling.get_backend(name).why_not(x.shape, x.dtype, pool) is None:
             got, saved = pool.forward(x)
             np.testing.assert_allclose(got, y, tolerance, 4 * tolerance, err_msg=name)
             back = pool.backward(gradient_for(y).astype(x.dtype), saved)

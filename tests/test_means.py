@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 import pooling
 from pooling import accuracy
-from pooling.backends import REGISTRY
+from pooling.backends.registry import REGISTRY
 from pooling.cli import app
-from pooling.simd.vectors import lanes
-from pooling.taps import MOST_PAID, SUM_BLOCK
+from pooling.geometry.argmax_rules import MOST_NARROW_TERMS, SUM_BLOCK
+from pooling.simd.vector.ops import lanes
 from tests.cases import same_bits
 
 Array = Any
@@ -100,7 +100,7 @@ def test_norms_of_many_cells() -> None:
 def test_gradients_of_many_maxima_that_one_cell_gets(ties: Any, dtype: str, data_format: Any) -> None:
     """All backends agree to the bit, and with the exact sum."""
     kernel = 19
-    assert kernel**2 > MOST_PAID
+    assert kernel**2 > MOST_NARROW_TERMS
     shape = laid_out(lanes(FLOAT) + 1, (22, 20), data_format)
     x = np.zeros(shape, dtype)
     x[(0, slice(None), 10, 11) if data_format == "channels_first" else (0, 10, 11)] = 1
@@ -214,12 +214,12 @@ class TestInexactMeansAreFoundOut:
 
     @pytest.mark.parametrize("data_format", LAYOUTS)
     def test_by_the_tuner_even_if_it_comes_first(self, data_format: Any) -> None:
-        from pooling.tune import measure
-        from pooling.tune.layer import facts
+        from pooling.tuning import timing
+        from pooling.tuning.layer import facts
 
         shape = laid_out(8, (250, 240), data_format)
         about = facts(shape, "float32", pooling.GlobalAvgPool(data_format=data_format))
         names = ["inexact", "strided_slices", "repeat_mask"]
-        outcome = measure.measure(about, names, measure.Clock(1e9), measure.Clock(0.1))
+        outcome = timing.measure(about, names, timing.Clock(1e9), timing.Clock(0.1))
         assert set(outcome.refused) == {"inexact"}
         assert set(outcome.times) == {"strided_slices", "repeat_mask"}

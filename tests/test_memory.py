@@ -15,8 +15,8 @@ from tests.cases import Array, gradient_for, same_bits
 
 SHAPE = (4, 6, 8, 10)
 OPERATORS: dict[str, Any] = {
-    "max tiles": lambda name: pooling.MaxPool(2, ties=pooling.backend(name).ties[0], backend=name),
-    "max overlapping": lambda name: pooling.MaxPool(3, 2, 1, ties=pooling.backend(name).ties[0], backend=name),
+    "max tiles": lambda name: pooling.MaxPool(2, ties=pooling.get_backend(name).ties[0], backend=name),
+    "max overlapping": lambda name: pooling.MaxPool(3, 2, 1, ties=pooling.get_backend(name).ties[0], backend=name),
     "avg tiles": lambda name: pooling.AvgPool(2, backend=name),
     "avg overlapping": lambda name: pooling.AvgPool(3, 2, 1, backend=name),
 }
@@ -59,9 +59,9 @@ KINDS: dict[str, Any] = {
 
 def operators() -> list[Any]:
     found = []
-    for (kind, make), name in itertools.product(OPERATORS.items(), pooling.backends()):
+    for (kind, make), name in itertools.product(OPERATORS.items(), pooling.list_backends()):
         pool = make(name)
-        if pooling.backend(name).why_not(SHAPE, "float32", pool) is None:
+        if pooling.get_backend(name).why_not(SHAPE, "float32", pool) is None:
             found.append(pytest.param(pool, id=f"{name}-{kind}"))
     assert len(found) > 20
     return found
@@ -125,10 +125,10 @@ def test_a_window_of_one_cell_is_a_copy() -> None:
         assert not np.may_share_memory(pool.backward(y, saved), y)
 
 
-@pytest.mark.parametrize("name", pooling.backends())
+@pytest.mark.parametrize("name", pooling.list_backends())
 def test_who_keeps_x_says_so(name: str) -> None:
     """And the others don't: x and y may be overwritten after forward."""
-    backend = pooling.backend(name)
+    backend = pooling.get_backend(name)
     assert set(backend.keeps_x) <= set(backend.ties)
     x = np.round(image())
     for ties in backend.ties:

@@ -22,7 +22,7 @@ import pytest
 from bench.mnist import data
 from bench.mnist.fetch import FetchError, fetch
 from bench.mnist.idx import DataError
-from pooling.places import NoPlace
+from pooling.runtime.user_dirs import NoPlace
 from tests.digits_folder import idx
 from tests.processes import HANG_S
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling.model import data_of, layer_of, operators, read, write
+from pooling.tuning.model_files import data_of, layer_of, operators, read, write
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -103,7 +103,7 @@ def test_windows_drawn_by_chance_can_be_written(tmp_path: Path, options: Any) ->
 
 
 def test_a_process_that_has_used_none_knows_every_operator() -> None:
-    script = "from pooling.model import operators; print(*operators())"
+    script = "from pooling.tuning.model_files import operators; print(*operators())"
     done = subprocess.run((sys.executable, "-c", script), cwd=ROOT, capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == set(operators()) >= {"globalavg", "adaptivemax", "fractionalmax", "lp"}
     assert "maxoperator" not in operators()

@@ -75,7 +75,7 @@ def test_spelled_paddings() -> None:
 def test_pick_names_a_backend_that_can() -> None:
     pool = pooling.MaxPool(3, 2, 1, ties="split")
     name = pooling.pick((2, 3, 9, 9), np.float32, pool)
-    assert pooling.backend(name).why_not((2, 3, 9, 9), np.float32, pool) is None
+    assert pooling.get_backend(name).why_not((2, 3, 9, 9), np.float32, pool) is None
 
 
 # What the contract says, each on an array that one can check by eye: (x, the arguments, y, and dx for dy = 1, 10, 100, ...)
@@ -112,12 +112,12 @@ LESSONS: dict[str, tuple[list[float], dict[str, Any], list[float], list[float]]]
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
-@pytest.mark.parametrize("name", pooling.backends())
+@pytest.mark.parametrize("name", pooling.list_backends())
 def test_lessons_of_max_pooling(name: str, lesson: str) -> None:
     values, arguments, y, dx = LESSONS[lesson]
     x = np.array([[values]], np.float32)
     pool = pooling.MaxPool(**arguments, backend=name)
-    reason = pooling.backend(name).why_not(x.shape, x.dtype, pool)
+    reason = pooling.get_backend(name).why_not(x.shape, x.dtype, pool)
     if reason is not None:
         with pytest.raises(pooling.PoolingError, match="can't do this"):
             pool(x)
@@ -142,12 +142,12 @@ MEANS: dict[str, tuple[list[float], dict[str, Any], list[float], list[float]]] =
 
 
 @pytest.mark.parametrize("lesson", MEANS)
-@pytest.mark.parametrize("name", [name for name in pooling.backends() if "avg" in pooling.backend(name).ops])
+@pytest.mark.parametrize("name", [name for name in pooling.list_backends() if "avg" in pooling.get_backend(name).ops])
 def test_lessons_of_mean_pooling(name: str, lesson: str) -> None:
     values, arguments, y, dx = MEANS[lesson]
     x = np.array([[values]], np.float32)
     pool = pooling.AvgPool(**arguments, backend=name)
-    if pooling.backend(name).why_not(x.shape, x.dtype, pool) is not None:
+    if pooling.get_backend(name).why_not(x.shape, x.dtype, pool) is not None:
         with pytest.raises(pooling.PoolingError, match="can't do this"):
             pool(x)
         return
@@ -210,9 +210,9 @@ def test_auto_never_changes_the_policy(ties: Any, dtype: str) -> None:
         for kernel, shape in ((arguments[0], (1, 2, 5, 5)), ((2, 2, 2, 2), (1, 3, 3, 3, 3))):
             pool = pooling.MaxPool(kernel, *arguments[1:], ties=ties)
             name = pooling.pick(shape, dtype, pool)
-            assert ties in pooling.backend(name).ties
-            assert pooling.backend(name).why_not(shape, dtype, pool) is None
-            assert not pooling.backend(name).reference_only
+            assert ties in pooling.get_backend(name).ties
+            assert pooling.get_backend(name).why_not(shape, dtype, pool) is None
+            assert not pooling.get_backend(name).reference_only
 
 
 def test_nobody_can_do_what_nobody_does() -> None:

@@ -113,7 +113,7 @@ def test_wheel_holds_the_library_alone(tmp_path: Path) -> None:
     info = f"pooling-{pooling.__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"pooling", info}
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pooling").rglob("*.py")}
-    data = {"pooling/py.typed", "pooling/tune/rule.json"}
+    data = {"pooling/py.typed", "pooling/tuning/rule.json"}
     assert {name for name in names if name.startswith("pooling/")} == sources | data
     assert {f"{info}/entry_points.txt", f"{info}/licenses/LICENSE"} <= set(names)
 

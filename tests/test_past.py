@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling.memory import empty
-from pooling.simd import past, planner
+from pooling.runtime.buffer_pool import empty
+from pooling.simd import planner
+from pooling.simd.memory import streaming_stores
 from tests.cases import data, gradient_for, same_bits
 
 WHOLE: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
@@ -51,12 +52,12 @@ def test_the_same_to_the_bit(monkeypatch: pytest.MonkeyPatch, name: str, op: str
     make: Any = pooling.MaxPool if op == "max" else pooling.AvgPool
     pool = make(**window, data_format=layout, backend="simd")
     x = data(shape, dtype)
-    if pooling.backend("simd").why_not(x.shape, dtype, pool) is not None:
+    if pooling.get_backend("simd").why_not(x.shape, dtype, pool) is not None:
         pytest.skip("this CPU does not convert float16")
     y, saved = pool.forward(x)
     dx = pool.backward(gradient_for(y), saved)
-    monkeypatch.setattr(past, "LARGE", 0)
-    monkeypatch.setattr(past, "LARGE_ROWS", 0)
+    monkeypatch.setattr(streaming_stores, "LARGE", 0)
+    monkeypatch.setattr(streaming_stores, "LARGE_ROWS", 0)
     to, back = aligned(y), aligned(x)
     assert same_bits(pool.forward(x, out=to)[0], y)
     assert same_bits(pool(x, out=to), y)
@@ -71,8 +72,8 @@ def aligned(like: np.ndarray[Any, Any], by: int = 0) -> np.ndarray[Any, Any]:
 
 
 def test_where_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(past, "LARGE", 1 << 12)
-    monkeypatch.setattr(past, "LARGE_ROWS", 1 << 12)
+    monkeypatch.setattr(streaming_stores, "LARGE", 1 << 12)
+    monkeypatch.setattr(streaming_stores, "LARGE_ROWS", 1 << 12)
     for shape, stride, gradient, result in (
         ((4, 8, 8, 16), 2, 64, 64),
         ((1, 8, 8, 8), 2, 0, 0),  # too small
@@ -86,9 +87,9 @@ def test_where_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
         pool = pooling.MaxPool((2, 2), stride, data_format=layout)
         problem = pool.problem(shape if shape[-1] > 1 else shape[:3])
         like = np.zeros(shape, np.float32)
-        assert past.past(problem, aligned(like), back=True) == gradient
-        assert past.past(problem, aligned(like), back=False) == result
-        assert past.past(problem, aligned(like, by=16), back=True) == 0
+        assert streaming_stores.streaming_bytes(problem, aligned(like), back=True) == gradient
+        assert streaming_stores.streaming_bytes(problem, aligned(like), back=False) == result
+        assert streaming_stores.streaming_bytes(problem, aligned(like, by=16), back=True) == 0
 
 
 def test_results_that_begin_within_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,13 +98,13 @@ def test_results_that_begin_within_a_line(monkeypatch: pytest.MonkeyPatch) -> No
     x = data((2, 8, 8, 16))
     y, saved = pool.forward(x)
     dx = pool.backward(gradient_for(y), saved)
-    monkeypatch.setattr(past, "LARGE", 0)
+    monkeypatch.setattr(streaming_stores, "LARGE", 0)
     for by in (0, 4, 0, 16):
         assert same_bits(pool.forward(x, out=aligned(y, by))[0], y)
         assert same_bits(pool.backward(gradient_for(y), saved, out=aligned(x, by)), dx)
     given = saved.plan.problem, 2, 16, np.dtype(np.float32), False
     for back, plain in ((False, planner.forward_job(*given)), (True, planner.backward_job(*given))):
-        other = planner.past_job(*given, back, 64)
+        other = planner.streaming_job(*given, back, 64)
         assert other.kernel is not plain.kernel
         assert plain.ready
         assert other.ready
@@ -118,5 +119,5 @@ def test_kernels_with_their_result_in_a_buffer_do_not() -> None:
     ):
         problem = pooling.MaxPool(**window).problem(shape)
         given = problem, 3, 1, np.dtype(np.float32), False
-        assert (planner.past_job(*given, True, 64) is not planner.backward_job(*given)) == direct
+        assert (planner.streaming_job(*given, True, 64) is not planner.backward_job(*given)) == direct
     assert empty((1 << 20,), np.dtype(np.float32)).ctypes.data % 64 == 0  # or large results would never do so

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling.gradcheck import Checked
-from pooling.tune.exchange import Imported
-from pooling.tune.layer import facts
-from pooling.tune.wisdom import Measured, Wisdom, WisdomError
-from pooling.window import Window
+from pooling.geometry.window import Window
+from pooling.gradient_check import Checked
+from pooling.tuning.exchange import Imported
+from pooling.tuning.layer import facts
+from pooling.tuning.wisdom import Measured, Wisdom, WisdomError
 from tests.wisdom import made_up, store_in
 
 SHAPE = (2, 3, 9, 8)
@@ -170,10 +170,10 @@ def test_operators_are_equal_if_they_do_the_same() -> None:
 
 
 def test_a_backend_that_is_not_registered_is_copied_whole() -> None:
-    known = pooling.backend("strided_slices")
+    known = pooling.get_backend("strided_slices")
     other = dataclasses.replace(known, ops={"max": known.ops["max"]})
     assert pickle.loads(pickle.dumps(other)) == copy.deepcopy(other) == other
-    assert copy.deepcopy(pooling.backend("simd")) is pooling.backend("simd")
+    assert copy.deepcopy(pooling.get_backend("simd")) is pooling.get_backend("simd")
 
 
 @pytest.mark.parametrize("kind", [*pooling.PoolingError.__subclasses__(), pooling.PoolingError, WisdomError])

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import pooling
-from pooling import quota, threads
 from pooling.cli import app
-from pooling.quota import cpu_quota
+from pooling.parallel import pool, quota
+from pooling.parallel.quota import cpu_quota
 
 V2 = "30 23 0:26 {inside} {mount} rw,nosuid,nodev - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = "31 23 0:27 {inside} {mount} rw,relatime shared:9 master:3 - cgroup cgroup rw,cpu,cpuacct\n"
@@ -206,7 +206,7 @@ def test_threads_follow_the_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read.append(root["now"])
         return cpu_quota(root["now"])
 
-    monkeypatch.setattr(threads, "cpu_quota", asked)
+    monkeypatch.setattr(pool, "cpu_quota", asked)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
     pooling.set_num_threads(None)
     assert [pooling.get_num_threads() for _ in range(3)] == [2, 2, 2]

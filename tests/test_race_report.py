@@ -108,11 +108,11 @@ def test_a_race_that_cannot_be_read_is_named(tmp_path: Path, damage: str) -> Non
     elif damage == "alone":
         kept["contestants"] = kept["contestants"][:2]
     path.write_text(damage if damage[0] in "{[" else json.dumps(kept))
-    with pytest.raises(ResultsError, match="race lenet max"):
+    with pytest.raises(ResultsError, match="race-lenet-max"):
         load(path)
     section = RaceSection.of(tmp_path)
     assert section.races == []
-    assert "race lenet max" in section.unreadable[0]
+    assert "race-lenet-max" in section.unreadable[0]
 
 
 def test_the_picture_has_a_panel_for_each_network(tmp_path: Path) -> None:

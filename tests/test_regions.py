@@ -1,4 +1,4 @@
-"""Regions, windows told one by one: their arithmetic by definition, and adaptive and global pooling in every backend."""
+"""Regions, windows described one by one: their arithmetic by definition, and adaptive and global pooling in every backend."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pooling
-from pooling.axis import Axis, Regions, regions
-from pooling.backend import TIES
-from pooling.window import Window
+from pooling.geometry.axis import Axis, Regions, regions
+from pooling.geometry.problem import TIES
+from pooling.geometry.window import Window
 from tests.cases import Array, gradient_for, same_bits
 from tests.test_backends_property import arrays, costly, steady, tame
 
-OTHERS = [name for name in pooling.backends() if name != "reference"]
+OTHERS = [name for name in pooling.list_backends() if name != "reference"]
 COVERING = ("strided_slices", "numba_loops", "simd")
 SLICES = "strided_slices"  # for what is not about backends: it need not compile
 SIZES = [(size, out) for size in range(1, 10) for out in range(1, 12)]
@@ -28,7 +28,7 @@ def adaptive(size: int, out: int) -> Axis | Regions:
     return axis
 
 
-def told(size: int, out: int) -> list[range]:
+def described(size: int, out: int) -> list[range]:
     """PyTorch's formula."""
     return [range(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
 
@@ -51,10 +51,10 @@ def some_regions(draw: Any, size: int) -> Regions:
 @pytest.mark.parametrize(("size", "out"), SIZES)
 def test_adaptive_regions_are_pytorchs(size: int, out: int) -> None:
     axis = adaptive(size, out)
-    assert reads(axis) == told(size, out)
+    assert reads(axis) == described(size, out)
     assert axis.out == out
     if size % out == 0:
-        assert isinstance(axis, Axis), "windows alike are told as such, which every backend knows"
+        assert isinstance(axis, Axis), "windows alike are described as such, which every backend knows"
 
 
 @steady
@@ -102,7 +102,7 @@ class Windows:
 
     keepdims = True
     fitted = False
-    told = "regions"
+    described = "regions"
     dimensions = "as many as there are"
 
     def __init__(self, window: Window) -> None:
@@ -140,7 +140,7 @@ def check(problem: tuple[Array, Window, Any], names: tuple[str, ...], policies: 
         dx = exact.backward(gradient_for(y), saved) if y.dtype.kind == "f" else None
         for name in names:
             pool, mean = operators(window, data_format, name, ties)
-            if pooling.backend(name).why_not(x.shape, x.dtype, pool) is not None:
+            if pooling.get_backend(name).why_not(x.shape, x.dtype, pool) is not None:
                 assert name not in COVERING or x.dtype == np.float16 or window.ndim > 3
                 continue
             got, saved = pool.forward(x)
@@ -203,24 +203,24 @@ def test_regions_over_other_numbers_of_dimensions(name: str, spatial: int, data_
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_who_needs_windows_alike_says_so(name: str) -> None:
-    pool = pooling.AdaptiveMaxPool(3, ties=pooling.backend(name).ties[0], backend=name)
-    reason = pooling.backend(name).why_not((1, 1, 8, 8), "float32", pool)
+    pool = pooling.AdaptiveMaxPool(3, ties=pooling.get_backend(name).ties[0], backend=name)
+    reason = pooling.get_backend(name).why_not((1, 1, 8, 8), "float32", pool)
     assert (reason is None) == (name in COVERING)
-    alike = pooling.backend(name).why_not((1, 1, 6, 9), "float32", pool)
+    alike = pooling.get_backend(name).why_not((1, 1, 6, 9), "float32", pool)
     assert alike is None, "regions of one size side by side are windows like any other"
 
 
-@pytest.mark.parametrize("name", pooling.backends())
+@pytest.mark.parametrize("name", pooling.list_backends())
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
 def test_global_pooling(name: str, data_format: Any) -> None:
     x = np.random.default_rng(0).standard_normal((2, 5, 6, 3)).astype(np.float32)
     axes = (2, 3) if data_format == "channels_first" else (1, 2)
     options: dict[str, Any] = {"data_format": data_format, "backend": name}
     for keepdims in (True, False):
-        if "first" in pooling.backend(name).ties:
+        if "first" in pooling.get_backend(name).ties:
             y = pooling.global_max_pool(x, keepdims=keepdims, **options)
             np.testing.assert_array_equal(y, x.max(axes, keepdims=keepdims))
-        if "avg" in pooling.backend(name).ops:
+        if "avg" in pooling.get_backend(name).ops:
             mean = pooling.GlobalAvgPool(keepdims=keepdims, **options)
             y, saved = mean.forward(x)
             np.testing.assert_allclose(y, x.mean(axes, keepdims=keepdims), rtol=1e-5, atol=1e-6)

@@ -33,7 +33,7 @@ from bench.studies import of_kernel, priced
 from bench.style import look
 from bench.suite import training_row
 from bench.workloads import Workload
-from pooling.backend import Ties
+from pooling.geometry.problem import Ties
 
 WORKLOADS = (
     Workload("small", "a network", (2, 3, 8, 8), 2),
@@ -41,12 +41,12 @@ WORKLOADS = (
 )
 PICTURES = ("steps", "workloads", "sizes", "roofline", "threads", "kernels", "epochs", "accuracy")
 HASTE = Patience(0.01, math.inf, (1, 1))
-SUBJECT = of_backend(pooling.backend("simd"))
+SUBJECT = of_backend(pooling.get_backend("simd"))
 
 
 def rival(name: str, alike: str = "strided_slices") -> Contender:
     """A backend in the clothes of a framework."""
-    return replace(of_backend(pooling.backend(alike)), name=name, kind="peer")
+    return replace(of_backend(pooling.get_backend(alike)), name=name, kind="peer")
 
 
 PEERS = (rival("rival"), rival("<other>", "numba_loops"))

@@ -16,7 +16,7 @@ from bench.contenders import of_backend
 from bench.measure import Patience, measure
 from bench.results import Bandwidth, BandwidthKind, Timing
 from bench.workloads import DIRECTIONS, WORKLOADS, Direction, Workload
-from pooling.simd.vectors import lanes
+from pooling.simd.vector.ops import lanes
 
 Array = NDArray[Any]
 
@@ -126,7 +126,7 @@ def test_time_needed_is_the_lesser_of_at_once_and_in_turn() -> None:
 
 
 def test_fraction_is_the_time_needed_over_the_time_measured() -> None:
-    contender = of_backend(pooling.backend("strided_slices"))
+    contender = of_backend(pooling.get_backend("strided_slices"))
     rows = measure(WORKLOAD, [contender], Patience(0.05, math.inf), threads=2)
     for timing in rows:
         assert isinstance(timing, Timing)

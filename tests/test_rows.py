@@ -8,13 +8,21 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling.compiler import config
-from pooling.jit import kernel
-from pooling.simd import rowplan
-from pooling.simd.program import forward_program
-from pooling.simd.rowplan import rows_fit
-from pooling.simd.strides import edges, load_taps, load_taps_within, picked, repeated, replaced, store_interleaved
-from pooling.simd.vectors import store
+from pooling.runtime.jit import kernel
+from pooling.runtime.numba_api import config
+from pooling.simd.kernels.rows import plan as rowplan
+from pooling.simd.kernels.rows.plan import rows_fit
+from pooling.simd.plan.geometry import forward_program
+from pooling.simd.vector.interleave import (
+    edges,
+    load_taps,
+    load_taps_within,
+    picked,
+    repeated,
+    replaced,
+    store_interleaved,
+)
+from pooling.simd.vector.ops import store
 from tests.cases import data, gradient_for, same_bits
 
 N, STRIDE, TAPS, DILATION = 4, 1, 1, 1
@@ -61,7 +69,7 @@ def test_what_windows_side_by_side_have_under_each_tap(stride: int, taps: int, d
     n = 8
     x = np.arange(3 + (taps - 1) * dilation + (n - 1) * stride + 1, dtype=np.float32)  # ends with the last cell
     y = np.zeros(taps * n, np.float32)
-    kernel(load_and_store).over(N=n, STRIDE=stride, TAPS=taps, DILATION=dilation)(x, y, 3)
+    kernel(load_and_store).bind(N=n, STRIDE=stride, TAPS=taps, DILATION=dilation)(x, y, 3)
     for k in range(taps):
         assert y[k * n : (k + 1) * n].tolist() == x[3 + k * dilation :: stride][:n].tolist()
 
@@ -74,7 +82,7 @@ def test_what_lies_outside_of_a_row_is_an_edge(stride: int, taps: int, dilation:
     y: Any = np.zeros(taps * n, dtype)
     row = np.concatenate([np.zeros(before, dtype), x, np.zeros(99, dtype)])
     for first in (0, 2):  # the first windows of the row, and the last
-        kernel(load_within_and_store).over(N=n, STRIDE=stride, TAPS=taps, DILATION=dilation)(
+        kernel(load_within_and_store).bind(N=n, STRIDE=stride, TAPS=taps, DILATION=dilation)(
             x, y, first * stride - before
         )
         for k in range(taps):
@@ -84,7 +92,7 @@ def test_what_lies_outside_of_a_row_is_an_edge(stride: int, taps: int, dilation:
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
 def test_interleaving_is_the_way_back(stride: int) -> None:
     x, y = np.arange(2 + 4 * stride, dtype=np.int16), np.zeros(4 * stride, np.int16)
-    kernel(interleave).over(N=4, STRIDE=stride)(x, y, 2)
+    kernel(interleave).bind(N=4, STRIDE=stride)(x, y, 2)
     assert y.tolist() == x[2:].reshape(stride, 4).T.reshape(-1).tolist()
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling.axis import Axis
-from pooling.jit import kernel
-from pooling.simd import specialization
-from pooling.simd.packed import copy_row, load_first, load_rows, store_first, store_rows, under_taps
-from pooling.simd.rowplan import BAND
-from pooling.simd.shortplan import Cut, short_fit, strides_of
-from pooling.simd.strides import load_n, picked, repeated, replaced
-from pooling.simd.vectors import lanes, store
+from pooling.geometry.axis import Axis
+from pooling.runtime.jit import kernel
+from pooling.simd.kernels.packed_rows.plan import Cut, short_fit, strides_of
+from pooling.simd.kernels.rows.plan import BAND
+from pooling.simd.plan import specialization
+from pooling.simd.vector.interleave import load_n, picked, repeated, replaced
+from pooling.simd.vector.ops import lanes, store
+from pooling.simd.vector.pack import copy_row, load_first, load_rows, store_first, store_rows, under_taps
 from tests.cases import data, gradient_for, same_bits
 from tests.processes import run_python, works
 
@@ -123,8 +123,13 @@ def test_too_few_rows_for_a_vector_are_turned_into_lanes() -> None:
 
 
 def test_where_outputs_lie_over_strides() -> None:
-    tiles = strides_of(Axis(size=11, kernel=2, stride=2))
-    assert (tiles.count, tiles.before, tiles.gap, tiles.pitch) == (5, 0, 0, 5)
+    disjoint_windows = strides_of(Axis(size=11, kernel=2, stride=2))
+    assert (disjoint_windows.count, disjoint_windows.before, disjoint_windows.gap, disjoint_windows.pitch) == (
+        5,
+        0,
+        0,
+        5,
+    )
     overlapping = strides_of(Axis(size=13, kernel=3, stride=2))
     assert (overlapping.count, overlapping.before, overlapping.gap, overlapping.pitch) == (7, 1, 1, 7)
     padded = strides_of(Axis(size=7, kernel=3, stride=1, before=1, after=1))
@@ -151,7 +156,7 @@ def test_what_the_windows_of_several_rows_have_under_each_tap(
     n = lanes(FLOAT)
     y = np.zeros(taps * n, np.float32)
     names = {"ROWS": rows, "RESULTS": results, "APART": apart, "STRIDE": stride, "TAPS": taps}
-    kernel(gather).over(N=n, **names)(x, y, 3)
+    kernel(gather).bind(N=n, **names)(x, y, 3)
     for k in range(taps):
         wanted = [3 + r * apart + o * stride + k for r in range(rows) for o in range(results)]
         assert y[k * n : k * n + min(len(wanted), n)].tolist() == wanted[:n]
@@ -168,7 +173,7 @@ def pass_on(x: Any, y: Any, z: Any) -> None:
 def test_a_part_of_a_vector(count: int, dtype: str) -> None:
     x = np.arange(20, dtype=dtype)
     y, z = np.full(12, 99, dtype), np.full(12, 99, dtype)
-    kernel(pass_on).over(COUNT=count)(x, y, z)
+    kernel(pass_on).bind(COUNT=count)(x, y, z)
     assert y.tolist() == z.tolist() == [99, *range(2, 2 + count), *[99] * (11 - count)]
 
 
@@ -205,7 +210,7 @@ def test_rows_are_interleaved_and_filled_up(
             m, c = divmod(w, step)
             expected[1 + r * apart + w] = x[c * n + r * pitch + m] if m < strides else 0
     names = {"ROWS": rows, "PITCH": pitch, "STRIDES": strides, "APART": apart, "WIDE": wide, "STEP": step}
-    kernel(write_rows).over(N=n, **names)(x, y)
+    kernel(write_rows).bind(N=n, **names)(x, y)
     assert y.tolist() == expected.tolist()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pooling as typed
-from pooling.window import Window
+from pooling.geometry.window import Window
 
 pooling: Any = typed  # arguments of any kind are tried
 

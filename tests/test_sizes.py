@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling import jit
 from pooling.backends import simd
-from pooling.simd import specialization
+from pooling.runtime import jit
+from pooling.simd.plan import specialization
 from pooling.simd.planner import special_for
-from pooling.simd.vectors import lanes
+from pooling.simd.vector.ops import lanes
 from tests.cases import data, gradient_for, same_bits
 from tests.processes import run_python, works
 

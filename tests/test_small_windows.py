@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling.simd.blocks import ROWS_AT_ONCE, in_blocks
-from pooling.simd.gatherplan import few_ask
-from pooling.simd.program import backward_program, forward_program
-from pooling.simd.vectors import vector_bytes
+from pooling.simd.kernels.direct.blocks import ROWS_AT_ONCE, in_blocks
+from pooling.simd.kernels.gather.plan import gather_is_cheap
+from pooling.simd.plan.geometry import backward_program, forward_program
+from pooling.simd.vector.ops import vector_bytes
 from tests.cases import Array, gradient_for, same_bits
 from tests.processes import run_python, works
 
@@ -46,7 +46,7 @@ def test_these_windows_are_those(window: dict[str, Any]) -> None:
     problem = pooling.MaxPool(**window).problem((1, 1, 12, 12))
     assert in_blocks(forward_program(problem, FLOAT))["ROWS"] == ROWS_AT_ONCE
     if vector_bytes() == 64:  # with fewer lanes most of them scatter, as large windows do everywhere
-        assert few_ask(backward_program(problem, FLOAT), problem, FLOAT)
+        assert gather_is_cheap(backward_program(problem, FLOAT), problem, FLOAT)
 
 
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
@@ -128,7 +128,7 @@ def test_windows_in_padding_alone() -> None:
     code = """
 import ctypes, mmap
 import numpy as np, pooling
-from pooling.simd import job
+from pooling.simd.plan import job
 
 kept = []
 

@@ -31,7 +31,7 @@ from bench.studies import (
     thread_tasks,
 )
 from bench.workloads import WORKLOADS, Workload, of_preset
-from pooling.operators import DataFormat
+from pooling.operators.base import DataFormat
 
 BRIEF = Patience(0.01, math.inf, (2, 2))
 SMALL = Workload(SCALED[0], "a network", (2, 3, 8, 8), 2)
@@ -49,7 +49,7 @@ def test_kernels_put_out_the_same_and_pad_both_sides_alike(size: int, data_forma
 def test_names_of_the_studies_exist() -> None:
     names = {workload.name for workload in WORKLOADS if workload.data_format == "channels_first"}
     assert set(SCALED) <= names
-    assert {SUBJECT, *SCALING} <= set(pooling.backends())
+    assert {SUBJECT, *SCALING} <= set(pooling.list_backends())
 
 
 def test_what_no_cache_holds_is_twice_as_large_in_both_layouts() -> None:
@@ -73,7 +73,7 @@ def test_what_no_cache_holds_is_pooled_in_both_passes_where_memory_holds_it() ->
     assert beside == [(kind, workload.id, 1) for kind in ("read", "write", "copy")]
     assert not list(beyond_tasks(backends(), replace(small, memory=BEYOND_ROOM * largest - 1), BRIEF, 1))
     assert not list(beyond_tasks(backends(), replace(small, caches={}), BRIEF, 1))
-    assert not list(beyond_tasks([of_backend(pooling.backend("reference"))], small, BRIEF, 1))
+    assert not list(beyond_tasks([of_backend(pooling.get_backend("reference"))], small, BRIEF, 1))
 
 
 def test_thread_counts_end_with_all_of_them() -> None:
@@ -94,7 +94,7 @@ def test_threads_are_timed_at_each_count() -> None:
 
 def test_one_thread_does_not_scale() -> None:
     assert not list(thread_tasks([SMALL], backends(), BRIEF, 1))
-    assert not list(thread_tasks(of_preset("standard"), [of_backend(pooling.backend("reference"))], BRIEF, 4))
+    assert not list(thread_tasks(of_preset("standard"), [of_backend(pooling.get_backend("reference"))], BRIEF, 4))
 
 
 def test_kernels_are_timed_by_layout() -> None:
@@ -107,7 +107,7 @@ def test_kernels_are_timed_by_layout() -> None:
             for workload in task.workloads
             for direction in ("forward_train", "step")
         ]
-    assert not list(kernel_tasks((2, 3), [of_backend(pooling.backend("numba_loops"))], BRIEF, 1))
+    assert not list(kernel_tasks((2, 3), [of_backend(pooling.get_backend("numba_loops"))], BRIEF, 1))
 
 
 @pytest.mark.parametrize("data_format", LAYOUTS)

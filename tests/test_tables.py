@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pooling
-from pooling.backend import TIES
-from pooling.model import data_of, layer_of, read, write
-from pooling.tables import cell_of, rows_of, table_of, value_of
+from pooling.geometry.problem import TIES
+from pooling.tuning.model_files import data_of, layer_of, read, write
+from pooling.tuning.tables import cell_of, rows_of, table_of, value_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE = (2, 3, 9, 8)

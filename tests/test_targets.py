@@ -1,4 +1,4 @@
-"""What was aimed at: the arithmetic, from rows made up for it."""
+"""Targets: the arithmetic, from rows made up for it."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling import threads
-from pooling.jit import kernel
-from pooling.simd.tickets import attend, take_turns
+from pooling.parallel import pool
+from pooling.parallel.work_queue import run_units, wait_for_work
+from pooling.runtime.jit import kernel
 from tests.cases import gradient_for, same_bits
 from tests.processes import HANG_S, run_python
 
@@ -35,11 +35,11 @@ def test_every_part_is_done_once(n: int) -> None:
         def work(start: int, stop: int, done: Any = done) -> None:
             done[start:stop] += 1
 
-        threads.split(work, size, 1 << 24)
+        pool.split(work, size, 1 << 24)
         assert (done == 1).all()
 
 
-@pytest.mark.parametrize("n", [0, -1, True, 1.0, "2", threads.MOST_THREADS + 1, 10**20])
+@pytest.mark.parametrize("n", [0, -1, True, 1.0, "2", pool.MOST_THREADS + 1, 10**20])
 def test_an_impossible_number_of_threads_is_refused(n: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(pooling.PoolingError, match="number of threads must be an int from 1"):
         pooling.set_num_threads(n)
@@ -66,7 +66,7 @@ def test_fewer_threads_than_asked_for_do_the_work(monkeypatch: pytest.MonkeyPatc
             started.append(self)
             super().start()
 
-    monkeypatch.setattr(threads, "Thread", Scarce)
+    monkeypatch.setattr(pool, "Thread", Scarce)
     pooling.set_num_threads(50)
     done = np.zeros(100, int)
 
@@ -74,7 +74,7 @@ def test_fewer_threads_than_asked_for_do_the_work(monkeypatch: pytest.MonkeyPatc
         done[start:stop] += 1
 
     for _ in range(3):
-        threads.split(work, 100, 1 << 24)
+        pool.split(work, 100, 1 << 24)
     assert (done == 3).all()
     x = np.random.default_rng(0).standard_normal((64, 40, 24, 24)).astype(np.float32)
     y = pooling.max_pool(x, 2, backend="simd")
@@ -89,7 +89,7 @@ def test_an_error_in_a_thread_reaches_the_caller() -> None:
         raise RuntimeError(f"at {start}")
 
     with pytest.raises(RuntimeError, match="at"):
-        threads.split(work, 100, 1 << 24)
+        pool.split(work, 100, 1 << 24)
     test_every_part_is_done_once(4)
 
 
@@ -175,9 +175,9 @@ def test_who_helps_does_not_wait_for_help() -> None:
             def inner(first: int, last: int, i: int = i) -> None:
                 done[i, first:last] += 1
 
-            threads.split(inner, 50, 1 << 24)
+            pool.split(inner, 50, 1 << 24)
 
-    threads.split(outer, 50, 1 << 24)
+    pool.split(outer, 50, 1 << 24)
     assert (done == 1).all()
 
 
@@ -193,7 +193,7 @@ def test_a_helper_that_fails_in_the_middle_is_told() -> None:
         assert failed.wait(HANG_S), "no helper came"
 
     with pytest.raises(MemoryError, match="no room"):
-        threads.split(work, 8, 1 << 24)
+        pool.split(work, 8, 1 << 24)
 
 
 def test_a_call_that_is_done_lets_go_of_its_arrays() -> None:
@@ -205,15 +205,15 @@ def test_a_call_that_is_done_lets_go_of_its_arrays() -> None:
         busy.set()
         release.wait(HANG_S)
 
-    crew = threads._get_crew(1)
-    for _ in range(crew.n):
-        crew.jobs.put(threads._Job(hold))
+    workers = pool._get_workers(1)
+    for _ in range(workers.n):
+        workers.jobs.put(pool._Job(hold))
     assert busy.wait(HANG_S)
     x = np.zeros(1000)
     alive = weakref.ref(x)
     try:
-        threads.split(lambda start, stop, x=x: x[start:stop].fill(1), 1000, 1 << 24)  # type: ignore[misc]
-        threads.share(lambda *_, x=x: x.sum(), 8, 1 << 24, lambda box: -1)
+        pool.split(lambda start, stop, x=x: x[start:stop].fill(1), 1000, 1 << 24)  # type: ignore[misc]
+        pool.share(lambda *_, x=x: x.sum(), 8, 1 << 24, lambda box: -1)
         del x
         assert alive() is None
     finally:
@@ -223,18 +223,18 @@ def test_a_call_that_is_done_lets_go_of_its_arrays() -> None:
 def test_small_work_stays_here() -> None:
     pooling.set_num_threads(4)
     seen = set()
-    threads.split(lambda start, stop: seen.add((threading.get_ident(), start, stop)), 100, 1000)
+    pool.split(lambda start, stop: seen.add((threading.get_ident(), start, stop)), 100, 1000)
     assert seen == {(threading.get_ident(), 0, 100)}
 
 
 def test_scratch_is_aligned_and_kept() -> None:
-    first = threads.scratch(100, np.dtype(np.float32), 7)
+    first = pool.scratch(100, np.dtype(np.float32), 7)
     assert first.size >= 100
     assert first.ctypes.data % 64 == 0
-    assert threads.scratch(50, np.dtype(np.float32), 7) is first
-    others = [threads.scratch(50, np.dtype(np.float64), 7), threads.scratch(50, np.dtype(np.float32), 8)]
+    assert pool.scratch(50, np.dtype(np.float32), 7) is first
+    others = [pool.scratch(50, np.dtype(np.float64), 7), pool.scratch(50, np.dtype(np.float32), 8)]
     assert not any(np.may_share_memory(first, other) for other in others)
-    assert threads.scratch(1000, np.dtype(np.float32), 7).size >= 1000
+    assert pool.scratch(1000, np.dtype(np.float32), 7).size >= 1000
 
 
 needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no thread to a CPU")
@@ -246,16 +246,16 @@ def test_a_helper_on_the_callers_cpu_goes_elsewhere() -> None:
     cpus = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(cpus)})
-        box = np.zeros(threads.BOX, np.int64)
-        box[threads.CPU] = min(cpus)
-        assert attend(box) == min(cpus)
-        box[threads.CPU] = min(cpus) + 1
-        assert attend(box) == -1
-        assert box[threads.WAITING] == 0
+        box = np.zeros(pool.BOX, np.int64)
+        box[pool.CPU] = min(cpus)
+        assert wait_for_work(box) == min(cpus)
+        box[pool.CPU] = min(cpus) + 1
+        assert wait_for_work(box) == -1
+        assert box[pool.WAITING] == 0
     finally:
         os.sched_setaffinity(0, cpus)
     answers = iter([min(cpus), -1])
-    threads._attend(box, lambda box: next(answers))
+    pool._serve_mailbox(box, lambda box: next(answers))
     assert os.sched_getaffinity(0) == cpus
     if len(cpus) > 1:
         assert not list(answers)
@@ -268,15 +268,15 @@ def add_one(start: int, stop: int, done: Any, same: Any, won: Any, values: Any, 
 
 def test_each_thread_has_its_part_and_helps_with_the_others() -> None:
     """All is done once, whoever comes first or not at all."""
-    turns = kernel(take_turns).over(body=kernel(add_one))
+    turns = kernel(run_units).bind(body=kernel(add_one))
     for pieces in (1, 2, 3, 5):
         for n in (1, 4, 11, 40):
             done = np.zeros(n, np.int64)
-            tickets = np.zeros(threads.NEXT + 8 * pieces, np.int64)
+            queue = np.zeros(pool.NEXT + 8 * pieces, np.int64)
             for place in (1, 0, 2):
-                turns(place, 2, pieces, tickets, done, done, np.zeros(8), None, None, n, 1, 1, ())
+                turns(place, 2, pieces, queue, done, done, np.zeros(8), None, None, n, 1, 1, ())
             assert (done == 1).all()
-            assert tickets[threads.DONE] == n
+            assert queue[pool.DONE] == n
 
 
 @pytest.mark.parametrize("n", ["²", "1" * 5000, "0", "-1", "1.5", "two"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import pooling
-from pooling.backends import REGISTRY
+from pooling.backends.registry import REGISTRY
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = 400
@@ -62,10 +62,10 @@ def tracked() -> list[Path]:
 
 def test_one_file_and_one_line_per_backend() -> None:
     folder = ROOT / "pooling" / "backends"
-    files = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    files = {path.stem for path in folder.glob("*.py") if path.stem[0] != "_"} - {"base", "registry"}
     (literal,) = (
         node.value
-        for node in TREES["pooling.backends"].body
+        for node in TREES["pooling.backends.registry"].body
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "REGISTRY"
     )
     assert isinstance(literal, ast.Dict)
@@ -110,31 +110,47 @@ def test_bench_does_not_import_tests() -> None:
             assert not [name for name in imports(module) if name.startswith("tests")], module
 
 
-@pytest.mark.parametrize(
-    ("module", "allowed"),
-    [
-        ("pooling.errors", ()),
-        ("pooling.lazy", ()),
-        ("pooling.axis", ("pooling.lazy",)),
-        ("pooling.window", ("pooling.axis", "pooling.errors", "pooling.lazy")),
-        ("pooling.backend", ("pooling.available", "pooling.window", "pooling.errors", "pooling.lazy")),
-        ("pooling.available", ("pooling.compiler",)),
-        ("pooling.quota", ()),
-        ("pooling.threads", ("pooling.errors", "pooling.quota")),
-        ("pooling.accuracy", ("pooling.errors",)),
-        ("pooling.gradcheck", ("pooling.accuracy", "pooling.errors")),
-    ],
-)
-def test_what_lies_at_the_bottom_rests_on_nothing_above(module: str, allowed: tuple[str, ...]) -> None:
-    assert set(imports(module)) <= set(allowed)
+LAYERS = [
+    ("pooling.errors", "pooling.dtypes"),
+    ("pooling.runtime",),
+    ("pooling.parallel",),
+    ("pooling.geometry",),
+    ("pooling.accuracy", "pooling.gradient_check"),
+    ("pooling.simd.vector",),
+    ("pooling.simd.memory",),
+    ("pooling.simd.plan",),
+    ("pooling.simd.kernels",),
+    ("pooling.simd.planner",),
+    ("pooling.backends",),
+    ("pooling.operators",),
+    ("pooling.tuning",),
+    ("pooling._api",),
+    ("pooling.cli", "pooling.__main__"),
+]
+"""From the bottom up. A module imports from its own layer and from those below."""
 
 
-def test_backends_know_nothing_of_what_uses_them() -> None:
-    above = {f"pooling.{name}" for name in ("operators", "tune", "gradcheck", "cli", "__main__")} | {"pooling"}
+def layer_of(module: str) -> int:
+    found = [
+        number
+        for number, names in enumerate(LAYERS)
+        if any(module == name or module.startswith(f"{name}.") for name in names)
+    ]
+    assert len(found) == 1, f"{module} is in no layer: put it into one of the folders"
+    return found[0]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("pooling.") and name != "pooling.simd"])
+def test_a_module_imports_lower_layers_alone(module: str) -> None:
+    named = {name for name in imports(module) if name.startswith("pooling.") and MODULES[name].stem != "__init__"}
+    above = {name for name in named if layer_of(name) > layer_of(module)}
+    assert not above, f"{module} imports {sorted(above)} from a layer above its own"
+
+
+def test_backends_do_not_import_the_registry() -> None:
     for module in MODULES:
-        if module.startswith(("pooling.backends.", "pooling.simd")):
-            assert not above & set(imports(module)), module
-            assert "pooling.backends" not in imports(module), f"{module} imports the registry"
+        if module.startswith("pooling.backends.") and module != "pooling.backends.registry":
+            assert "pooling.backends.registry" not in imports(module), f"{module} imports the registry"
 
 
 @pytest.mark.parametrize("package", ["pooling", "bench"])
@@ -159,14 +175,16 @@ def test_no_numba_threads_in_the_library() -> None:
                 for k in given
                 if k.arg == "parallel" and not (isinstance(k.value, ast.Constant) and not k.value.value)
             ]
-            assert not wrong, f"{module}: two threads in Numba's own layer abort the process; use pooling/threads.py"
+            assert not wrong, (
+                f"{module}: two threads in Numba's own layer abort the process; use pooling/parallel/pool.py"
+            )
 
 
 def bound_names(tree: ast.Module) -> Iterator[str]:
-    """Patterns of the names that a module binds kernels to: keywords of ``over``, and keys of dictionaries for it."""
+    """Patterns of the names that a module binds kernels to: keywords of ``bind``, and keys of dictionaries for it."""
     for node in ast.walk(tree):
         keys: list[ast.expr | None] = node.keys if isinstance(node, ast.Dict) else []
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "over":
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "bind":
             yield from (keyword.arg for keyword in node.keywords if keyword.arg)
         for key in keys:
             if isinstance(key, ast.Constant) and isinstance(key.value, str):

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling.backends import REGISTRY
-from pooling.tune import measure as measuring
-from pooling.tune import tuner
-from pooling.tune.candidates import sort_out
-from pooling.tune.layer import facts
-from pooling.tune.measure import Clock, measure
-from pooling.tune.store import store
+from pooling.backends.registry import REGISTRY
+from pooling.tuning import timing as measuring
+from pooling.tuning import tuner
+from pooling.tuning.candidates import sort_out
+from pooling.tuning.layer import facts
+from pooling.tuning.store import store
+from pooling.tuning.timing import Clock, measure
 from tests.wisdom import CHEAP, SHAPE, key, only, store_in, wrong_forward
 
 POOL = pooling.MaxPool(2)
@@ -286,11 +286,11 @@ def test_threads_record_together() -> None:
 
 
 def test_an_error_ends_a_recording() -> None:
-    from pooling.tune.record import recordings
+    from pooling.operators.selection import observers
 
     with pytest.raises(ZeroDivisionError), pooling.record():
         raise ZeroDivisionError
-    assert recordings() == ()
+    assert observers() == ()
 
 
 def test_a_call_notes_nothing_when_nobody_records(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import pooling
-from pooling.backends import REGISTRY
-from pooling.tune import rule
-from pooling.tune.candidates import FOR_REFERENCE, READS_X_AGAIN, sort_out, source_of
-from pooling.tune.choose import choose
-from pooling.tune.layer import Direction, facts
-from pooling.tune.store import store
+from pooling.backends.registry import REGISTRY
+from pooling.tuning import rule
+from pooling.tuning.candidates import FOR_REFERENCE, READS_X_AGAIN, sort_out, source_of
+from pooling.tuning.choose import choose
+from pooling.tuning.layer import Direction, facts
+from pooling.tuning.store import store
 from tests.cases import LAYOUTS, WINDOWS, same_bits
 from tests.wisdom import SHAPE, key, made_up, store_in
 
@@ -143,7 +143,7 @@ def test_a_record_can_not_choose_what_changes_semantics() -> None:
 
 
 def test_within_the_margin_the_rule_stays() -> None:
-    from pooling.tune.wisdom import chosen
+    from pooling.tuning.wisdom import chosen
 
     close = made_up({"simd": 100.0, "numba_loops": 97.0}).candidates
     apart = made_up({"simd": 100.0, "numba_loops": 80.0}).candidates
@@ -158,7 +158,7 @@ def problems() -> Iterator[tuple[tuple[int, ...], str, Any]]:
         WINDOWS.values(), layouts, ("float32", "float16", "int8")
     ):
         arguments: tuple[Any, ...] = tuple(a[: len(shape) - 2] if isinstance(a, tuple) else a for a in window)
-        for ties in pooling.backend("reference").ties:
+        for ties in pooling.get_backend("reference").ties:
             yield shape, dtype, pooling.MaxPool(*arguments, ties=ties, data_format=data_format)
         if dtype != "int8":
             yield shape, dtype, pooling.AvgPool(*arguments, data_format=data_format)
@@ -205,13 +205,17 @@ def test_a_new_backend_without_prices_is_ranked_last() -> None:
 
 
 def test_a_changed_source_has_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pooling.tune import candidates
+    from pooling.tuning import candidates
 
     digests = {name: source_of(backend) for name, backend in REGISTRY.items()}
     assert len(set(digests.values())) == len(REGISTRY)
     candidates._digest.cache_clear()
     original = candidates._source
-    monkeypatch.setattr(candidates, "_source", lambda module: original(module) + b"#" * (module == "pooling.simd.axis"))
+    monkeypatch.setattr(
+        candidates,
+        "_source",
+        lambda module: original(module) + b"#" * module.endswith("separable.axis"),
+    )
     try:
         changed = {name for name, backend in REGISTRY.items() if source_of(backend) != digests[name]}
     finally:

@@ -18,10 +18,10 @@ import platformdirs
 import pytest
 
 import pooling
-from pooling.tune import wisdom
-from pooling.tune.machine import machine
-from pooling.tune.store import here, location, locked, store
-from pooling.tune.wisdom import WisdomError, from_text, raw
+from pooling.tuning import wisdom
+from pooling.tuning.machine import machine
+from pooling.tuning.store import here, location, locked, store
+from pooling.tuning.wisdom import WisdomError, from_text, raw
 from tests.processes import HANG_S
 from tests.wisdom import SHAPE, key, made_up, store_in
 
@@ -101,7 +101,7 @@ def test_a_damaged_file_is_set_aside_with_one_warning(path: Path, damage: str) -
 def test_a_call_does_not_wait_long_for_who_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.parent.mkdir()
     path.write_text("{", encoding="utf-8")
-    module, waits = sys.modules["pooling.tune.store"], list[float]()
+    module, waits = sys.modules["pooling.tuning.store"], list[float]()
 
     def waiting(path: Path, wait_s: float = math.inf) -> Any:
         waits.append(wait_s)
@@ -263,7 +263,7 @@ def test_to_load_the_store_takes_no_slow_import(path: Path) -> None:
     path.write_text(good_text(), encoding="utf-8")
     environment = os.environ | {"HOME": str(path.parent), "XDG_DATA_HOME": str(path.parent)}
     for given in ({"POOLING_WISDOM": str(path)}, {"POOLING_WISDOM": ""}):
-        script = f"import sys\nimport pooling\nfrom pooling.tune.store import store\n{LOADED}"
+        script = f"import sys\nimport pooling\nfrom pooling.tuning.store import store\n{LOADED}"
         done = subprocess.run(
             (sys.executable, "-c", script),
             cwd=ROOT,
@@ -323,8 +323,8 @@ def test_of_two_measurements_the_later_stays() -> None:
 
 def helper(body: str, path: Path) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own, that may fork as it likes: it has one thread."""
-    head = "import os, random, signal, sys, time\nimport pooling\nfrom pooling.tune.store import store\n"
-    head += "from pooling.tune.wisdom import from_text\nfrom pathlib import Path\nfrom tests.wisdom import made_up\n"
+    head = "import os, random, signal, sys, time\nimport pooling\nfrom pooling.tuning.store import store\n"
+    head += "from pooling.tuning.wisdom import from_text\nfrom pathlib import Path\nfrom tests.wisdom import made_up\n"
     environment = os.environ | {"POOLING_WISDOM": str(path), "POOLING_NUM_THREADS": "1"}
     return subprocess.run(
         (sys.executable, "-c", head + body),
@@ -338,7 +338,7 @@ def helper(body: str, path: Path) -> subprocess.CompletedProcess[str]:
 
 
 EIGHT = """
-from pooling.backends import REGISTRY
+from pooling.backends.registry import REGISTRY
 for name in ("simd", "numba_loops", "block_reduce"):
     del REGISTRY[name]
 children = []

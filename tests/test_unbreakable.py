@@ -101,7 +101,7 @@ def test_fork_during_use() -> None:
 
 
 @needs_fork
-@pytest.mark.parametrize("before", ["", "import pooling.compiler"])
+@pytest.mark.parametrize("before", ["", "import pooling.runtime.numba_api"])
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3])
 def test_fork_while_others_make_their_first_call(before: str, seconds: float) -> None:
     """Each module is locked while it is imported, and LLVM while it is asked: of 14 children 14 waited for ever."""
@@ -137,7 +137,7 @@ def test_fork_while_another_thread_compiles(tmp_path: Path) -> None:
     """The same with Numba's compiler lock: the child waited for what nobody in it would release."""
     code = """
 import os, threading, time
-import pooling.compiler, pooling.backends.numba_loops  # Python's locks of imports that are under way are nobody's either
+import pooling.runtime.numba_api, pooling.backends.numba_loops  # Python's locks of imports that are under way are nobody's either
 step("strided_slices")
 thread = threading.Thread(target=step, args=["numba_loops"])
 thread.start()
@@ -292,14 +292,14 @@ def test_ten_thousand_calls_do_not_grow(name: str, direction: str) -> None:
     assert psutil.Process().memory_info().rss - before < 4_000_000
 
 
-@pytest.mark.parametrize("name", pooling.backends())
+@pytest.mark.parametrize("name", pooling.list_backends())
 def test_absurd_sizes(name: str) -> None:
     """pytorch#189664, pytorch#73190: a dilation or stride near 2^31 was read far outside of x."""
     x = image(1, 2, 3, 4)
-    ties = pooling.backend(name).ties[0]
+    ties = pooling.get_backend(name).ties[0]
     for most in (2**31 - 1, 2**31, 2**40):
         pool = pooling.MaxPool(1, most, 0, most, True, ties=ties, backend=name)
-        if pooling.backend(name).why_not(x.shape, x.dtype, pool) is None:
+        if pooling.get_backend(name).why_not(x.shape, x.dtype, pool) is None:
             y, saved = pool.forward(x)
             assert same_bits(y, x[:, :, :1, :1])
             assert pool.backward(y, saved).sum() == y.sum()
@@ -333,10 +333,10 @@ def test_no_warning_anywhere() -> None:
     """``python -W error``, with Python's development mode, which also tells of files that were left open."""
     code = """
 import pooling.cli
-for name in pooling.backends():
-    ties = pooling.backend(name).ties[0]
+for name in pooling.list_backends():
+    ties = pooling.get_backend(name).ties[0]
     for pool in (pooling.MaxPool(2, ties=ties, backend=name), pooling.AvgPool(2, backend=name)):
-        if pooling.backend(name).why_not(x.shape, x.dtype, pool) is None:
+        if pooling.get_backend(name).why_not(x.shape, x.dtype, pool) is None:
             y, saved = pool.forward(x)
             pool.backward(y, saved)
             with np.errstate(all="warn"):
@@ -347,6 +347,6 @@ for name in pooling.backends():
             assert np.isnan(nan).all()
             pool(np.full_like(x, -np.inf))
 pooling.gradcheck(pooling.MaxPool(2), x)
-print(pooling.pick(x.shape, x.dtype, pooling.MaxPool(2)) in pooling.backends())
+print(pooling.pick(x.shape, x.dtype, pooling.MaxPool(2)) in pooling.list_backends())
 """
     works(run_python(STEP + code, "-X", "dev", "-bb"), "True")

@@ -247,13 +247,13 @@ def test_a_masked_out() -> None:
             pooling.max_pool(image(), 2, out=out, backend=name)
 
 
-@pytest.mark.parametrize("name", ["auto", *pooling.backends()])
+@pytest.mark.parametrize("name", ["auto", *pooling.list_backends()])
 def test_many_dimensions(name: str) -> None:
     """NumPy ends at 64 dimensions; views that split each in two end sooner, and say so."""
     x = np.ones((1,) * 64, np.float32)
     for n in (30, 31, 62):
         for pool in (pooling.MaxPool((1,) * n, backend=name), pooling.AvgPool((1,) * n, backend=name)):
-            if name == "auto" or pooling.backend(name).why_not(x.shape, x.dtype, pool) is None:
+            if name == "auto" or pooling.get_backend(name).why_not(x.shape, x.dtype, pool) is None:
                 y, saved = pool.forward(x)
                 assert same_bits(pool.backward(y, saved), x)
     with pytest.raises(PoolingError, match="63 spatial dimensions are too many, use at most 62"):

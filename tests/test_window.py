@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pooling import PoolingError, Window
-from pooling.axis import Axis
+from pooling.geometry.axis import Axis
 
 AXES = [
     Axis(size, kernel, stride, before, after, dilation, ceil)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pooling import available
+from pooling.runtime import availability
 from tests.processes import HANG_S, STEP, run_python, works
 
 OFF = {"NUMBA_DISABLE_JIT": "1"}
@@ -84,8 +84,8 @@ for name in ("numba_loops", "simd"):
 def test_what_can_not_run_says_so_and_auto_takes_what_runs() -> None:
     works(
         run_python(SAID, **OFF),
-        f"strided_slices 576 strided_slices\nNone\n{available.IN_PYTHON}\nworks\n"
-        f"{available.DISABLED}\n{available.DISABLED}\nrefused",
+        f"strided_slices 576 strided_slices\nNone\n{availability.IN_PYTHON}\nworks\n"
+        f"{availability.DISABLED}\n{availability.DISABLED}\nrefused",
     )
 
 
@@ -148,7 +148,7 @@ except PoolingError as error:
 @pytest.mark.parametrize(("value", "off"), [("", False), ("0", False), ("1", True), ("2", True)])
 def test_numba_and_the_library_read_the_setting_alike(value: str, off: bool) -> None:
     code = """
-from pooling.available import disabled
+from pooling.runtime.availability import disabled
 before = disabled()
 import warnings; warnings.simplefilter("ignore")
 import numba
@@ -228,5 +228,5 @@ print(twice_scaled(3), twice_scaled.over(FACTOR=5)(3), scaled(3), bound(1), twic
 
 
 def test_here_numba_is_there() -> None:
-    assert available.why_not_compiled() is None
-    assert available.imports()
+    assert availability.why_not_compiled() is None
+    assert availability.imports()

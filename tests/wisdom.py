@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 import pooling
-from pooling.backends import REGISTRY
-from pooling.tune.candidates import source_of
-from pooling.tune.layer import facts
-from pooling.tune.store import store
-from pooling.tune.wisdom import Measured, Record
+from pooling.backends.registry import REGISTRY
+from pooling.tuning.candidates import source_of
+from pooling.tuning.layer import facts
+from pooling.tuning.store import store
+from pooling.tuning.wisdom import Measured, Record
 
 CHEAP = ("reference", "repeat_mask", "argmax_switches", "strided_reshape", "strided_slices")
 """Backends that compile nothing."""

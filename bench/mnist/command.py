@@ -18,8 +18,8 @@ from bench.mnist.ladder import FASTEST, LADDER
 from bench.mnist.networks import POOLS, design_of
 from bench.mnist.train import History, Settings, train
 from bench.peers import versions as peer_versions
-from pooling import AvgPool, MaxPool, PoolingError, backend
-from pooling.backend import TIES
+from pooling import AvgPool, MaxPool, PoolingError, get_backend
+from pooling.geometry.problem import TIES
 
 if TYPE_CHECKING:
     from bench.mnist.outcome import Race
@@ -37,7 +37,7 @@ def check(options: dict[str, Any]) -> None:
     name = options.get("backend", "auto")
     if name == "auto":
         return
-    chosen = backend(name)  # raises for an unknown name
+    chosen = get_backend(name)  # raises for an unknown name
     operator = MaxPool(2, ties=options["ties"]) if options["pool"] == "max" else AvgPool(2)
     reason = chosen.why_not((1, 1, 4, 4), "float32", operator)
     if reason is not None and name != LADDER[options["rung"]].backend:  # a rung's own does what it can

@@ -114,7 +114,7 @@ class DirectConvolution(Convolution):
     def _few(self, dy: Array) -> bool:
         """Whether most of `dy` is 0, and a row of the kernel is long enough to fill vectors."""
         from bench.mnist.kernels import count_nonzero
-        from pooling.simd.vectors import lanes
+        from pooling.simd.vector.ops import lanes
 
         if self.size * self._shape[3] < lanes(dy.dtype):
             return False
@@ -166,7 +166,7 @@ def forward_kernel(columns: int, filters: int, dtype: Any) -> tuple[Any, int]:
 
     parts, vectors = parts_for(filters, dtype)
     rows, _ = rows_for(columns, vectors, 14)
-    return convolve.over(ROWS=rows, VECTORS=vectors).compiled(), parts
+    return convolve.bind(ROWS=rows, VECTORS=vectors).compiled(), parts
 
 
 @lru_cache(maxsize=64)
@@ -177,7 +177,7 @@ def backward_kernel(run: int, filters: int, dtype: Any) -> tuple[Any, int]:
 
     parts, vectors = parts_for(filters, dtype)
     rows, rest = rows_for(run, vectors, 16)
-    return convolve_backward.over(ROWS=rows, VECTORS=vectors, REST=rest).compiled(), parts
+    return convolve_backward.bind(ROWS=rows, VECTORS=vectors, REST=rest).compiled(), parts
 
 
 @lru_cache(maxsize=64)
@@ -188,7 +188,7 @@ def vectors_of(height: int, width: int, channels: int, k: int, dtype: Any) -> tu
     Vectors to fill up the last group are zeros of the weights, and lie behind the image.
     """
     from bench.mnist.kernels import GROUP
-    from pooling.simd.vectors import lanes
+    from pooling.simd.vector.ops import lanes
 
     step = lanes(dtype)
     each = -(-k * channels // step)

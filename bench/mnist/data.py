@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from bench.mnist.fetch import FetchError, fetch
 from bench.mnist.idx import IMAGES, LABELS, DataError, parse, read, unpacked
 from pooling.errors import shown
-from pooling.places import NoPlace, user_folder
+from pooling.runtime.user_dirs import NoPlace, user_folder
 
 FILES = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",

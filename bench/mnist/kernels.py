@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from bench.mnist.tiles import add_outer, empty_tile, load_row, load_tile, multiply_add, store_tile
-from pooling.jit import Kernel
-from pooling.simd.vectors import load, select, splat, store, width
+from pooling.runtime.jit import Kernel
+from pooling.simd.vector.ops import load, select, splat, store, width
 
 P = ParamSpec("P")
 

@@ -19,7 +19,7 @@ from bench.mnist.ladder import FASTEST, LADDER
 from bench.mnist.layers import FullyConnected, Layer, Pool, ReLU, Softmax, UndividedMeanPool
 from bench.mnist.stopwatch import Stopwatch
 from pooling import PoolingError
-from pooling.backend import Ties
+from pooling.geometry.problem import Ties
 
 Array = NDArray[Any]
 PoolKind = Literal["max", "avg", "undivided"]
@@ -219,7 +219,7 @@ class Network:
         """The asked-for backend, where it has `op` and the ties at all; else the automatic choice."""
         if self.backend == "auto":
             return "auto"
-        chosen = pooling.backend(self.backend)
+        chosen = pooling.get_backend(self.backend)
         asked = self.backend != self.rung.backend
         able = op in chosen.ops and (op == "avg" or self.ties in chosen.ties)
         return self.backend if able or asked else "auto"

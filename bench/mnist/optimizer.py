@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.mnist.networks import ALIGNED, Network
-from pooling.threads import split
+from pooling.parallel.pool import split
 
 Array = NDArray[Any]
 

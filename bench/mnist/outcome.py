@@ -122,7 +122,7 @@ class Race:
         return shlex.join([*words, "--rung", rung])
 
     def targets(self) -> Iterator[Target]:
-        """What was aimed at, and what came of it."""
+        """The targets, and what came of them."""
         last, rival, theirs = self.last, self.rival, self.theirs
         convolutions = len(design_of(self.settings.network).filters)
         if convolutions:
@@ -159,7 +159,7 @@ _RACE = TypeAdapter(Race)
 
 def path_of(folder: Path, settings: Settings) -> Path:
     """Where the race of a network is kept within a report's folder."""
-    return folder / "results" / f"race {settings.network.replace('/', ' ')} {settings.pool}.json"
+    return folder / "results" / f"race-{settings.network.replace('/', '-')}-{settings.pool}.json"
 
 
 def save(race: Race, path: Path) -> None:

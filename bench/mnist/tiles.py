@@ -19,7 +19,7 @@ from numba.core.datamodel import models
 from numba.core.extending import intrinsic, register_model
 from numba.np import numpy_support
 
-from pooling.simd.vectors import address, broadcast, vector_bytes
+from pooling.simd.vector.ops import address, broadcast, vector_bytes
 
 WIDEST = 32
 """Bytes of a vector. Twice as wide is no faster where rows are short: 20 floats are 3 of these, or 2 of those."""

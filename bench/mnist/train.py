@@ -19,10 +19,10 @@ from bench.mnist.networks import Network, PoolKind, design_of
 from bench.mnist.nielsen import NielsenNetwork
 from bench.mnist.optimizer import SGD
 from bench.mnist.stopwatch import Stopwatch
-from pooling.available import why_not_compiled
-from pooling.backend import Ties
 from pooling.errors import PoolingError
-from pooling.threads import split
+from pooling.geometry.problem import Ties
+from pooling.parallel.pool import split
+from pooling.runtime.availability import why_not_compiled
 
 Array = NDArray[Any]
 

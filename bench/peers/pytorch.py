@@ -16,7 +16,7 @@ from typing import Any
 import pooling
 from bench.contenders import Array, Arrays, Calls, Contender
 from bench.workloads import Workload
-from pooling.operators import DataFormat
+from pooling.operators.base import DataFormat
 
 COMPILERS = ("g++", "clang++", "c++")
 

@@ -6,9 +6,7 @@ import os
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
-from rich.progress import Task as Bar
-from rich.text import Text
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from bench.mnist.data import named
 from bench.results import ResultsError
@@ -18,6 +16,7 @@ from bench.study.page import write
 from bench.study.runs import Part, Row, Run, runs
 from bench.study.store import Store, read
 from bench.study.work import dataset
+from bench.watch import TimeLeft
 
 PARTS: tuple[Part, ...] = ("timing", "grid", "rates", "published")
 
@@ -25,17 +24,6 @@ PARTS: tuple[Part, ...] = ("timing", "grid", "rates", "published")
 def rows_path(out: Path) -> Path:
     """Where a study's rows are kept."""
     return out / "results" / "study.jsonl"
-
-
-class TimeLeft(ProgressColumn):
-    """From the work that is done and the time it took."""
-
-    def render(self, task: Bar) -> Text:
-        done, total = task.fields["cost_done"], task.fields["cost"]
-        if not done or task.elapsed is None:
-            return Text("-:-- left")
-        left = int(task.elapsed / done * (total - done))
-        return Text(f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left")
 
 
 def planned(parts: tuple[str, ...], seeds: int, epochs: int, images: int | None, published_epochs: int) -> list[Run]:

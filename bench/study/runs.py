@@ -9,7 +9,7 @@ from typing import Literal
 from bench.mnist.networks import PoolKind
 from bench.mnist.nielsen import BATCH, EPOCHS, HELD_OUT, LADDER
 from bench.mnist.train import Settings
-from pooling.backend import Ties
+from pooling.geometry.problem import Ties
 
 Part = Literal["grid", "rates", "published", "timing"]
 

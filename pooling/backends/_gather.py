@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from pooling.backend import Array, Problem
+from pooling.geometry.problem import Array, Problem
 
 MOST_DIMENSIONS = 30
 TOO_MANY_DIMENSIONS = (

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pooling.backend import Array, Kept, Pass, Problem
+from pooling.backends.base import Pass
+from pooling.geometry.problem import Array, Kept, Problem
 
 quiet = functools.partial(np.errstate, all="ignore")
 """Powers overflow, and negative numbers have none that is not whole: inf and NaN say it, as in PyTorch."""

@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from pooling.backend import Array, Backward, Forward, Kept, Problem
-from pooling.taps import paid_in
+from pooling.backends.base import Backward, Forward
+from pooling.geometry.argmax_rules import gradient_sum_dtype
+from pooling.geometry.problem import Array, Kept, Problem
 
 
-def pays_in_wide_sums(backward: Backward) -> Backward:
+def with_wide_sums(backward: Backward) -> Backward:
     """Decorate a backward pass of maxima that adds in dx: where very many gradients meet in a cell, it is given a wider array."""
 
     @functools.wraps(backward)
-    def pay(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-        dtype = paid_in(dx.dtype, problem)
+    def add_wide(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
+        dtype = gradient_sum_dtype(dx.dtype, problem)
         if dtype == dx.dtype:
             backward(dy, kept, problem, dx)
             return
@@ -29,7 +30,7 @@ def pays_in_wide_sums(backward: Backward) -> Backward:
         backward(dy.astype(dtype), kept, problem, total)
         narrow(total, dx)
 
-    return pay
+    return add_wide
 
 
 def narrow(total: Array, result: Array) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pooling.backend import Array, Problem
 from pooling.backends._gather import MOST_DIMENSIONS, TOO_MANY_DIMENSIONS
-from pooling.taps import nan_taps
+from pooling.geometry.argmax_rules import nan_taps
+from pooling.geometry.problem import Array, Problem
 
 NEEDS_TILES = (
     "its view cuts the input into boxes side by side: it needs stride equal to kernel_size, no dilation, no padding, "

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.backends._gather import needs_slides, pad, windows
-from pooling.backends._sums import pays_in_wide_sums
-from pooling.taps import NOBODY, kept_taps, lowest, tap_dtype
+from pooling.backends._sums import with_wide_sums
+from pooling.backends.base import Backend, Pass
+from pooling.geometry.argmax_rules import NO_TAP, kept_taps, lowest, tap_dtype
+from pooling.geometry.problem import Array, Kept, Problem
 
 
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
@@ -37,7 +38,7 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
         return ()
     switches = taps.astype(tap_dtype(window.n_taps))
     if window.padded:
-        switches[np.broadcast_to(~real.any(-1), y.shape)] = NOBODY[switches.dtype]
+        switches[np.broadcast_to(~real.any(-1), y.shape)] = NO_TAP[switches.dtype]
     return (switches,)
 
 
@@ -51,15 +52,15 @@ def argmax(cells: Array, ties: str) -> Array:
     return np.where(np.isnan(won), first, last) if won.dtype.kind == "f" else last
 
 
-@pays_in_wide_sums
+@with_wide_sums
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     (switches,) = kept
     taps = switches[..., None].astype(np.intp)
     shares = np.zeros((*dy.shape, problem.window.n_taps), dy.dtype)
-    nobody = switches == NOBODY[switches.dtype]
-    if nobody.any():
-        taps[nobody] = 0
-        dy = np.where(nobody, dy.dtype.type(0), dy)
+    no_tap = switches == NO_TAP[switches.dtype]
+    if no_tap.any():
+        taps[no_tap] = 0
+        dy = np.where(no_tap, dy.dtype.type(0), dy)
     np.put_along_axis(shares, taps, dy[..., None], -1)
     dx.fill(0)
     # From the last tap to the first: a cell's shares are then added in the order of its windows.

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.backends._sums import finite_mean
 from pooling.backends._tiles import covered, needs_tiles, zero_uncovered
-from pooling.taps import nan_taps, settle_zeros, summed_in, wide
+from pooling.backends.base import Backend, Pass
+from pooling.geometry.argmax_rules import nan_taps, settle_zeros, sum_dtype, wide
+from pooling.geometry.problem import Array, Kept, Problem
 
 
 def reduce_blocks(x: Array, problem: Problem, func: Any) -> Array:
@@ -57,7 +58,7 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
 @finite_mean
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     # np.mean adds along short axes one after the other: of many cells in float64.
-    dtype = summed_in(x.dtype, problem.window.n_taps)
+    dtype = sum_dtype(x.dtype, problem.window.n_taps)
     y[...] = reduce_blocks(x, problem, np.mean if dtype == wide(x.dtype) else partial(np.mean, dtype=dtype))
     return ()
 

@@ -5,7 +5,7 @@ cell. Which cells a window has is looked up: per axis and output the first cell,
 inner loop asks no question about edges, and windows of any kind, padded, dilated, or regions of uneven sizes, are the same
 to it. One code for one, two and three spatial dimensions: missing ones have size 1.
 
-The planes are split over threads from Python (`pooling/threads.py`); the kernels are serial and hold no GIL. Indices are
+The planes are split over threads from Python (`pooling/parallel/pool.py`); the kernels are serial and hold no GIL. Indices are
 signed, which costs a wrap-around test each: unsigned ones brought 5% here, where the compare-and-branch per cell is what
 takes the time, and the auto-vectorizer gives up on the winner either way.
 
@@ -20,15 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from pooling.axis import Axis
-from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.backends._norms import with_infinity
-from pooling.backends._sums import again_scaled, narrow, pays_in_wide_sums
-from pooling.jit import kernel
-from pooling.memory import empty
-from pooling.taps import NOBODY, kept_taps, lowest, summed_in, tap_dtype
-from pooling.threads import split
-from pooling.window import Window
+from pooling.backends._sums import again_scaled, narrow, with_wide_sums
+from pooling.backends.base import Backend, Pass
+from pooling.geometry.argmax_rules import NO_TAP, kept_taps, lowest, sum_dtype, tap_dtype
+from pooling.geometry.axis import Axis
+from pooling.geometry.problem import Array, Kept, Problem
+from pooling.geometry.window import Window
+from pooling.parallel.pool import split
+from pooling.runtime.buffer_pool import empty
+from pooling.runtime.jit import kernel
 
 D_OUT, H_OUT, W_OUT, D_STEP, H_STEP, W_STEP, H_TAPS, W_TAPS, SHAPE = range(9)
 
@@ -78,7 +79,7 @@ def find_maxima(
 
 
 @kernel
-def pay_winners(dy: Any, taps: Any, nobody: int, s: Any, rows: Any, dx: Any, start: int, stop: int) -> None:
+def pay_winners(dy: Any, taps: Any, no_tap: int, s: Any, rows: Any, dx: Any, start: int, stop: int) -> None:
     dx[start:stop] = 0
     for b in range(start, stop):
         for d in range(s[D_OUT]):
@@ -87,7 +88,7 @@ def pay_winners(dy: Any, taps: Any, nobody: int, s: Any, rows: Any, dx: Any, sta
                     e, f, g = d, s[D_OUT] + h, s[D_OUT] + s[H_OUT] + w
                     for c in range(dx.shape[4]):
                         tap = int(taps[b, d, h, w, c])
-                        if tap != nobody:
+                        if tap != no_tap:
                             i, j, k = tap // (s[H_TAPS] * s[W_TAPS]), tap // s[W_TAPS] % s[H_TAPS], tap % s[W_TAPS]
                             z = rows[e, 0] + (i - rows[e, 1]) * s[D_STEP]
                             u = rows[f, 0] + (j - rows[f, 1]) * s[H_STEP]
@@ -228,12 +229,12 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     return (taps,) if find else (x, y)
 
 
-@pays_in_wide_sums
+@with_wide_sums
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     where, dy, out = walks(problem.window), as_3d(dy), as_3d(dx)
     if problem.ties in ("first", "last"):
-        taps, nobody = as_3d(kept[0]), NOBODY[kept[0].dtype]
-        split(lambda a, b: pay_winners(dy, taps, nobody, *where, out, a, b), len(dx), dx.nbytes)
+        taps, no_tap = as_3d(kept[0]), NO_TAP[kept[0].dtype]
+        split(lambda a, b: pay_winners(dy, taps, no_tap, *where, out, a, b), len(dx), dx.nbytes)
     else:
         x, y = map(as_3d, kept)
         one, whole = dx.dtype.type(1), problem.ties == "all"
@@ -248,7 +249,7 @@ def per_output(values: Array, window: Window) -> Array:
 
 def room_for_sums(dx: Array, problem: Problem) -> Array:
     """dx itself, or, where many outputs send a share to a cell, an array of a wider dtype."""
-    dtype = summed_in(dx.dtype, problem.window.most_over)
+    dtype = sum_dtype(dx.dtype, problem.window.most_over)
     return dx if dtype == dx.dtype else empty(dx.shape, dtype)
 
 

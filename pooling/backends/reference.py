@@ -15,10 +15,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
 from pooling.backends._norms import powered, root, slope_of, with_infinity
-from pooling.backends._sums import again_scaled, pays_in_wide_sums
-from pooling.taps import lowest
+from pooling.backends._sums import again_scaled, with_wide_sums
+from pooling.backends.base import Backend, Pass
+from pooling.geometry.argmax_rules import lowest
+from pooling.geometry.problem import TIES, Array, Kept, Problem
 
 Cell = tuple[int, ...]
 
@@ -60,7 +61,7 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     return (x.copy(),) if training else ()
 
 
-@pays_in_wide_sums
+@with_wide_sums
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     (x,) = kept
     dx.fill(0)

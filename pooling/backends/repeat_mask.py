@@ -2,8 +2,8 @@
 
 Seen as (outer, out, k, out, k, inner), an array has its windows on axes of their own: a maximum over these axes is the
 forward pass. Backward, the output with axes of length 1 in their place broadcasts against that view, which does what two
-``repeat`` calls do and copies nothing. The mask ``tiles == y`` says who is tied for the maximum; pay each of them in
-full (ties="all"), or count them and pay each its share (ties="split").
+``repeat`` calls do and copies nothing. The mask ``tiles == y`` says who is tied for the maximum; give each of them the
+whole (ties="all"), or count them and give each its share (ties="split").
 
 Cost: the forward reduction is as slow as block_reduce's (the same loops run below it). Backward has one mask, a byte per
 cell, and no upscaled copies.
@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from pooling.backend import Array, Backend, Kept, Pass, Problem
 from pooling.backends._sums import finite_mean
 from pooling.backends._tiles import needs_tiles, tiles, winners, zero_uncovered
-from pooling.taps import bits, settle_zeros, summed_in, wide
+from pooling.backends.base import Backend, Pass
+from pooling.geometry.argmax_rules import bits, settle_zeros, sum_dtype, wide
+from pooling.geometry.problem import Array, Kept, Problem
 
 
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
@@ -40,7 +41,7 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
 @finite_mean
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     boxes, inside = tiles(x, problem)
-    dtype = summed_in(x.dtype, problem.window.n_taps)
+    dtype = sum_dtype(x.dtype, problem.window.n_taps)
     y[...] = boxes.sum(axis=inside, dtype=dtype) / problem.divisors(dtype)
     return ()
 

@@ -1,21 +1,19 @@
-"""Explicit vectors: lanes are channels, or as many planes turned into lanes, and every window is the same few loops.
+"""Explicit vectors: lanes are channels, or as many planes transposed into lanes, and every window is the same few loops.
 
-A pooling does the same to every plane. So take as many planes as a vector has lanes: a cell of all of them is one vector, and
-the loops of `numba_loops`, over vectors instead of numbers, have no row ends, no edges and no short rows to care for.
-In channels_last the channels are such planes already. In channels_first a block of planes is turned, a band of rows at
-a time, into a small buffer that stays in the cache, and the result is turned back. Where windows are small and their strides
-few cells, rows are pooled as they lie instead: a vector is a run of outputs (`simd/rows.py`), or the outputs of several short
-rows (`simd/short_rows.py`), and what stands under a tap comes by a shuffle. The vectors are explicit (`pooling/simd/`), because
-the auto-vectorizer gives up on these loops.
+A pooling does the same to every plane. So take as many planes as a vector has lanes: the same cell of all of them is one vector,
+and the loops of `numba_loops`, over vectors instead of numbers, have no row ends, no edges and no short rows to care for. In
+channels_last the channels are such planes already. In channels_first a block of planes is transposed, a band of rows at a time,
+into a small buffer that stays in the cache, and the result is transposed back. Where windows and strides are small, rows are
+pooled as they lie in memory instead: a vector holds neighbouring outputs of one row, or of several short rows, and the cells
+under a tap come by a shuffle. The vectors are explicit (`pooling/simd/`), because the auto-vectorizer gives up on these loops.
 
-Small windows are read at one go (`simd/windows.py`), others axis by axis (`simd/axis.py`), so that a window costs its
-lengths added up, and a scan makes even that a constant. The forward pass remembers one byte per output, the tap that
-won. Maxima are taken without minding NaNs, whose comparisons would cost as much again, and once more where one is noticed.
-Backward, dx is written in order where windows lie side by side. Where they overlap, every cell asks the few outputs over it
-whether it won (`simd/gather.py`, `simd/rows_back.py`), or, in large windows, each output adds its gradient to the cell that
-won (`simd/scatter.py`); sums of maxima run in the outputs' order, and all are the same at any thread count. Under
-ties="split" and "all" a cell asks whether it equals the maximum. float16 is read as float32 and rounded when written,
-where the CPU has an instruction for that. Large results are written past the caches (`simd/past.py`).
+Small windows are read at once, others axis by axis, so that a window costs the sum of its lengths, and a scan makes even that a
+constant. The forward pass keeps one byte per output: the tap that won. Maxima are computed without handling NaNs, whose
+comparisons would cost as much again, and once more where one is detected. Backward, dx is written in order where windows are
+disjoint. Where they overlap, each cell gathers from the few outputs over it, or, in large windows, each output scatters its
+gradient to the cell that won; sums of maxima are in the order of the outputs, the same at any thread count. Under ties="split"
+and "all" a cell has won if it equals the maximum. float16 is read as float32 and rounded when written, where the CPU has an
+instruction for that. Large results are written with streaming stores. `pooling/simd/planner.py` chooses among these strategies.
 
 Cost: forward reads x once and writes y and the taps; backward reads dy and the taps, with several winners x and y too, and
 writes dx. Nothing else leaves the cache.
@@ -29,19 +27,26 @@ from typing import Any
 
 import numpy as np
 
-from pooling.available import DISABLED, disabled, imports, missing
-from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
 from pooling.backends._sums import again_scaled, narrow
-from pooling.forks import prepares
-from pooling.lazy import cached_property
-from pooling.memory import empty
-from pooling.simd import specialization
-from pooling.simd.channels import channels_to_planes, few_channels, lanes_of, planes_to_channels, with_channels
-from pooling.simd.job import Job
-from pooling.simd.past import past
-from pooling.simd.planner import SHARED, backward_job, forward_job, in_place, past_job, special_for
-from pooling.simd.specialization import is_specialized
-from pooling.taps import lowest, paid_in, tap_dtype
+from pooling.backends.base import Backend, Pass
+from pooling.geometry.argmax_rules import gradient_sum_dtype, lowest, tap_dtype
+from pooling.geometry.problem import TIES, Array, Kept, Problem
+from pooling.runtime.availability import DISABLED, disabled, imports, missing
+from pooling.runtime.buffer_pool import empty
+from pooling.runtime.cached_property import cached_property
+from pooling.runtime.fork import prepares
+from pooling.simd.memory.streaming_stores import streaming_bytes
+from pooling.simd.plan import specialization
+from pooling.simd.plan.channel_folding import (
+    channels_to_planes,
+    few_channels,
+    lanes_of,
+    planes_to_channels,
+    with_channels,
+)
+from pooling.simd.plan.job import Job
+from pooling.simd.plan.specialization import is_specialized
+from pooling.simd.planner import SHARED, backward_job, forward_job, plane_strategy, special_for, streaming_job
 
 
 class Passes:
@@ -51,11 +56,11 @@ class Passes:
         self.problem = problem
         self.given = problem, outer, inner, dtype, specialized
         self.specialized = specialized
-        self.past: dict[tuple[bool, int], Job] = {}
+        self.streaming: dict[tuple[bool, int], Job] = {}
         self.special: Passes | None = None  # the same with specialized kernels, once there are any
         self.special_for = None if specialized else special_for(problem, inner, dtype)
         self.either = specialized or self.special_for is not None
-        self.wide_shares = problem.ties in SHARED and dtype == np.float32 != paid_in(dtype, problem)
+        self.wide_shares = problem.ties in SHARED and dtype == np.float32 != gradient_sum_dtype(dtype, problem)
         self.turned = problem.window.ndim == 3 and few_channels((inner,), dtype)
         self.empties = empty_outputs(problem) if problem.op == "max" else ()
 
@@ -79,11 +84,11 @@ class Passes:
 
     def job(self, result: Array, back: bool) -> Job:
         """The pass that makes `result`."""
-        some = past(self.problem, result, back)
+        some = streaming_bytes(self.problem, result, back)
         if some:
-            found = self.past.get((back, some))
+            found = self.streaming.get((back, some))
             if found is None:
-                found = self.past[back, some] = past_job(*self.given, back, some)
+                found = self.streaming[back, some] = streaming_job(*self.given, back, some)
             return found
         return self.backward if back else self.forward
 
@@ -185,7 +190,7 @@ def empty_outputs(problem: Problem) -> tuple[tuple[int, Array], ...]:
 
 
 def fill_empty(passes: Passes, y: Array, taps: Array | None) -> None:
-    """Give windows without cells, which no kernel looks for, the dtype's lowest value and nobody's tap."""
+    """Give windows without cells, which no kernel checks for, the dtype's lowest value and no tap."""
     output_size = passes.problem.window.output_size
     for axis, indices in passes.empties:
         y[(slice(None),) * (axis + 1) + (indices,)] = lowest(y.dtype)
@@ -211,7 +216,7 @@ def taps_like(
         else:
             problem = with_channels(problem, channels)
     outputs = math.prod(shape) // max(planes, 1)
-    if in_place(problem, 1, dtype, specialized):
+    if plane_strategy(problem, 1, dtype, specialized):
         return (planes, outputs, 1), numbers
     return (-(-planes // lanes), outputs, lanes), numbers
 
@@ -233,7 +238,7 @@ def winning_taps(kept: Kept, problem: Problem, y: Array) -> Array:
 @cache
 @prepares
 def converts_halves() -> bool:
-    from pooling.simd.vectors import converts_halves
+    from pooling.simd.vector.ops import converts_halves
 
     return converts_halves()
 

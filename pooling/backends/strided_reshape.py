@@ -3,7 +3,7 @@
 ``as_strided`` gives a view in which axis after axis steps from window to window and then from cell to cell, without
 moving a byte; for windows side by side it is the well-known reshape to (outer, out, k, out, k, inner). Reducing the
 view's cell axes is the forward pass. The same view of `dx` is writable where no two windows share a cell, so that
-the backward pass is one assignment: the gradient where the view equals the maximum, zero elsewhere. To pay one of several
+the backward pass is one assignment: the gradient where the view equals the maximum, zero elsewhere. To give it to one of several
 tied cells, keep the mask's first True along the taps: the one before which no other occurs.
 
 Cost: nothing is copied, but the reduction runs over axes of length k, where NumPy's loops cost more to start than
@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
 from pooling.backends._gather import needs_slides, windows
 from pooling.backends._sums import finite_mean
-from pooling.taps import bits, nan_taps, settle_zeros, summed_in, wide
+from pooling.backends.base import Backend, Pass
+from pooling.geometry.argmax_rules import bits, nan_taps, settle_zeros, sum_dtype, wide
+from pooling.geometry.problem import TIES, Array, Kept, Problem
 
 
 def cell_axes(problem: Problem) -> tuple[int, ...]:
@@ -69,7 +70,7 @@ def keep_one(mask: Array, problem: Problem) -> Array:
 
 @finite_mean
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    dtype = summed_in(x.dtype, problem.window.n_taps)
+    dtype = sum_dtype(x.dtype, problem.window.n_taps)
     y[...] = windows(x, problem).sum(axis=cell_axes(problem), dtype=dtype) / problem.divisors(dtype)
     return ()
 

@@ -28,12 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from pooling.backend import TIES, Array, Backend, Kept, Pass, Problem
 from pooling.backends._norms import powered, quiet, root, slope_of, with_infinity
-from pooling.backends._sums import finite_mean, finite_shares, pays_in_wide_sums
-from pooling.memory import empty
-from pooling.taps import (
-    NOBODY,
+from pooling.backends._sums import finite_mean, finite_shares, with_wide_sums
+from pooling.backends.base import Backend, Pass
+from pooling.geometry.argmax_rules import (
+    NO_TAP,
     bits,
     has_nan,
     kept_taps,
@@ -41,12 +40,14 @@ from pooling.taps import (
     lowest,
     nan_taps,
     settle_zeros,
-    summed_in,
+    sum_dtype,
     tap_dtype,
     wide,
 )
-from pooling.threads import split
-from pooling.window import Index
+from pooling.geometry.problem import TIES, Array, Kept, Problem
+from pooling.geometry.window import Index
+from pooling.parallel.pool import split
+from pooling.runtime.buffer_pool import empty
 
 BLOCK = 1 << 20
 """Bytes of x in a block. With a quarter of it, two threads are slower than one: they wait for each other's GIL."""
@@ -106,7 +107,7 @@ def count_to_winner(x: Array, y: Array, problem: Problem, taps: Array) -> None:
     if problem.ties == "last":
         np.subtract(n - 1, taps, out=taps)
     if padded:
-        taps[searching] = NOBODY[taps.dtype]
+        taps[searching] = NO_TAP[taps.dtype]
     nans = nan_taps(x, y, problem) if nan and problem.ties == "last" else None
     if nans is not None:
         np.copyto(taps, nans, where=np.isnan(y))
@@ -126,15 +127,15 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
     return (taps,) if find else (x, y)
 
 
-@pays_in_wide_sums
+@with_wide_sums
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     def work(block: slice) -> None:
-        pay(tuple(array[block] for array in kept), dy[block], problem, dx[block])
+        add_wide(tuple(array[block] for array in kept), dy[block], problem, dx[block])
 
     in_blocks(work, dx)
 
 
-def pay(kept: Kept, dy: Array, problem: Problem, dx: Array) -> None:
+def add_wide(kept: Kept, dy: Array, problem: Problem, dx: Array) -> None:
     """The backward pass of one block."""
     slices = list(problem.window.slices(backwards=True))
     if len(kept) == 1:
@@ -162,7 +163,7 @@ def pay(kept: Kept, dy: Array, problem: Problem, dx: Array) -> None:
 
 @finite_mean
 def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
-    dtype = summed_in(x.dtype, sum(problem.window.kernel_size))
+    dtype = sum_dtype(x.dtype, sum(problem.window.kernel_size))
     divisors = problem.divisors(dtype)
 
     def work(block: slice) -> None:
@@ -176,7 +177,7 @@ def avg_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
 
 @finite_shares
 def avg_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
-    dtype = summed_in(dy.dtype, sum(axis.most_over for axis in problem.window.axes))
+    dtype = sum_dtype(dy.dtype, sum(axis.most_over for axis in problem.window.axes))
     divisors = problem.divisors(dtype)
 
     def work(block: slice) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import typer
 
 import pooling
-from pooling.backend import Op, Ties
-from pooling.model import operators
-from pooling.operators import DataFormat
-from pooling.tune.layer import Direction
+from pooling.geometry.problem import Op, Ties
+from pooling.operators.base import DataFormat
+from pooling.tuning.layer import Direction
+from pooling.tuning.model_files import operators
 
 Shape = Annotated[str, typer.Option(help="Of the input, such as 64,20,24,24.")]
 Kernel = Annotated[str, typer.Option(help="kernel_size: an integer, or one per dimension, such as 3,3.")]

@@ -12,11 +12,11 @@ import typer
 
 import pooling
 from pooling.accuracy import check_accuracy
-from pooling.available import IN_PYTHON, disabled
-from pooling.backends import REGISTRY
+from pooling.backends.registry import REGISTRY
 from pooling.cli.app import Json, app
-from pooling.operators import DATA_FORMATS
-from pooling.sliding import AvgPool, LpPool, MaxPool
+from pooling.operators.base import DATA_FORMATS
+from pooling.operators.sliding import AvgPool, LpPool, MaxPool
+from pooling.runtime.availability import IN_PYTHON, disabled
 
 WINDOWS: dict[str, dict[str, Any]] = {
     "2x2": {"kernel_size": 2},
@@ -41,7 +41,7 @@ def check(
 
     On a small random input; exit code 1 if one is wrong.
     """
-    chosen = pooling.backends() if backend is None else (pooling.backend(backend).name,)
+    chosen = pooling.list_backends() if backend is None else (pooling.get_backend(backend).name,)
     x = np.random.default_rng(seed).standard_normal((2, 3, 7, 6))
     found: list[dict[str, str]] = []
     template = "{:16} {:4} {:6} {:26} {}".format
@@ -53,8 +53,8 @@ def check(
             size = MANY[described["window"]][1]
             last = operator.data_format == "channels_last"
             given = np.full((1, *size, 5) if last else (1, 1, *size), 0.1, np.float32)
-        reason = pooling.backend(name).why_not(given.shape, given.dtype, operator)
-        if reason is None and described["window"] in MANY and pooling.backend(name).compiled and disabled():
+        reason = pooling.get_backend(name).why_not(given.shape, given.dtype, operator)
+        if reason is None and described["window"] in MANY and pooling.get_backend(name).compiled and disabled():
             verdict = {"verdict": "not checked", "message": IN_PYTHON}  # a minute for each
         else:
             verdict = _verdict(operator, given, reason)
@@ -76,7 +76,7 @@ def check(
 def _operators(names: Sequence[str]) -> Iterator[tuple[str, Any, dict[str, str]]]:
     """Everything these backends offer: under which name, the operator, and what to call it."""
     for name in names:
-        backend = pooling.backend(name)
+        backend = pooling.get_backend(name)
         for title, window in WINDOWS.items():
             for ties in backend.ties:
                 operator = MaxPool(**window, ties=ties, backend=name)

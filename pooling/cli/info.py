@@ -9,10 +9,10 @@ from typing import Any
 import typer
 
 import pooling
-from pooling.available import imports, missing, why_not_compiled
 from pooling.cli.app import Json, app, table
-from pooling.quota import cpu_quota
-from pooling.tune.store import location, no_location
+from pooling.parallel.quota import cpu_quota
+from pooling.runtime.availability import imports, missing, why_not_compiled
+from pooling.tuning.store import location, no_location
 
 VECTOR_FEATURES = ("sse", "ssse", "avx", "fma", "f16c", "neon", "sve", "asimd")
 """How the names of vector instruction sets begin, among all that LLVM tells about a CPU."""
@@ -65,7 +65,7 @@ def info(as_json: Json = False) -> None:
 
 
 def _cache() -> dict[str, Any]:
-    from pooling.cache import cache_folder, problem
+    from pooling.runtime.kernel_cache import cache_folder, problem
 
     folder = cache_folder()
     return {
@@ -83,7 +83,7 @@ def _wisdom() -> dict[str, Any]:
 def _cpu() -> dict[str, Any]:
     import llvmlite.binding as llvm
 
-    from pooling.simd.vectors import vector_bytes
+    from pooling.simd.vector.ops import vector_bytes
 
     features = sorted(f for f, on in llvm.get_host_cpu_features().items() if on and f.startswith(VECTOR_FEATURES))
     return {"cpu": llvm.get_host_cpu_name(), "vector_bytes": vector_bytes(), "vector_features": features}

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 import pooling
-from pooling.available import imports
 from pooling.cli.app import Json, app, table
 from pooling.cli.arguments import (
     CeilMode,
@@ -28,6 +27,7 @@ from pooling.cli.arguments import (
     Threads,
     layer_of,
 )
+from pooling.runtime.availability import imports
 
 EXAMPLES = """Examples:
 
@@ -71,10 +71,13 @@ def pick(
             "operator": repr(layer.operator),
         }
         asked |= {"direction": direction, "threads": threads or pooling.get_num_threads()}
-        told: dict[str, Any] = {"backend": choice.backend, **asked, "origin": choice.origin}
-        told |= {"ranking": [asdict(place) for place in choice.ranking], "not_considered": dict(choice.not_considered)}
-        told |= {"layer": choice.layer, "machine": dict(choice.machine), "key": choice.key}
-        typer.echo(json.dumps(told | ({"source": source} if show_source else {}), indent=2))
+        described: dict[str, Any] = {"backend": choice.backend, **asked, "origin": choice.origin}
+        described |= {
+            "ranking": [asdict(place) for place in choice.ranking],
+            "not_considered": dict(choice.not_considered),
+        }
+        described |= {"layer": choice.layer, "machine": dict(choice.machine), "key": choice.key}
+        typer.echo(json.dumps(described | ({"source": source} if show_source else {}), indent=2))
         return
     typer.echo(f"{choice.backend}\n\n{choice}")
     if choice.not_considered:
@@ -87,7 +90,7 @@ def pick(
 
 def _source(name: str) -> str:
     """The file of a trick: of a backend, that which its passes are defined in."""
-    backend = pooling.backend(name)
+    backend = pooling.get_backend(name)
     run = next(iter(backend.ops.values()))
     try:
         return inspect.getsource(sys.modules[run.forward.__module__])

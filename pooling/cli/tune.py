@@ -27,9 +27,9 @@ from pooling.cli.arguments import (
     Threads,
     layer_of,
 )
-from pooling.model import read
-from pooling.tune.layer import Direction
-from pooling.tune.store import location
+from pooling.tuning.layer import Direction
+from pooling.tuning.model_files import read
+from pooling.tuning.store import location
 
 INTERRUPTED = 130
 """Exit status of a command that Ctrl-C ended, as shells have it."""
@@ -112,11 +112,11 @@ def tune(
         typer.echo(f"Interrupted: {done} layers are done, and kept; the same command goes on from there.", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        told: dict[str, Any] = {"measured": {}, "known": tuned.known, "left": tuned.left, "refused": tuned.refused}
+        described: dict[str, Any] = {"measured": {}, "known": tuned.known, "left": tuned.left, "refused": tuned.refused}
         for key, record in tuned.measured.items():
             us = {name: one.median_us for name, one in record.candidates.items() if one.median_us is not None}
-            told["measured"][key] = {"choice": record.choice, "layer": record.layer, "us": us}
-        typer.echo(json.dumps(told | {"store": str(location()) if tuned.kept else None}, indent=2))
+            described["measured"][key] = {"choice": record.choice, "layer": record.layer, "us": us}
+        typer.echo(json.dumps(described | {"store": str(location()) if tuned.kept else None}, indent=2))
     else:
         typer.echo(str(tuned))
         if tuned.measured:

@@ -1,0 +1,1 @@
+"""Backward of overlapping windows: each cell gathers gradient from the outputs over it."""

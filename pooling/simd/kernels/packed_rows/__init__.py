@@ -1,0 +1,1 @@
+"""Short rows: a vector holds the outputs of several rows."""

@@ -1,0 +1,1 @@
+"""Large windows: reduced along one axis after the other, by van Herk/Gil-Werman where that is cheaper."""

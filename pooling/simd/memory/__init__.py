@@ -1,0 +1,1 @@
+"""How kernels move memory: software prefetch, streaming stores, transposition."""

@@ -1,0 +1,1 @@
+"""From a problem to a job: geometry tables, cache blocking, the arguments of a kernel."""

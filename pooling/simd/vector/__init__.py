@@ -1,0 +1,1 @@
+"""Vectors: types, operations, loads and stores. What a kernel is written in."""
