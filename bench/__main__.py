@@ -1,6 +1,6 @@
 """``python -m bench``."""
 
-from bench.cli import app
+from bench.cli.app import app
 
 if __name__ == "__main__":
     app(prog_name="python -m bench")

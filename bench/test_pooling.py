@@ -15,9 +15,9 @@ from collections.abc import Iterator
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.contenders import Arrays, Calls, Contender, backends
-from bench.measure import prove_small, prove_whole
-from bench.workloads import PRESETS, Direction, Workload, of_preset
+from bench.protocol.contenders import Arrays, Calls, Contender, backends
+from bench.protocol.measure import prove_small, prove_whole
+from bench.schema.workloads import PRESETS, Direction, Workload, of_preset
 
 Pair = tuple[Workload, Contender]
 

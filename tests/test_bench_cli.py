@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-import bench.suite
+import bench.experiments.suite
 import pooling
-from bench.cli import app
-from bench.console import interruptible
-from bench.contenders import of_backend
-from bench.measure import Patience
-from bench.mnist.data import digits
-from bench.results import LeftOut, Row, Timing, load
-from bench.suite import EFFORTS, Effort, Suite
-from bench.task import Task
-from bench.workloads import Workload
+from bench.cli.app import app
+from bench.cli.console import interruptible
+from bench.experiments.suite import EFFORTS, Effort, Suite
+from bench.protocol.contenders import of_backend
+from bench.protocol.measure import Patience
+from bench.schema.results import LeftOut, Row, Timing, load
+from bench.schema.task import Task
+from bench.schema.workloads import Workload
+from bench.training.data import digits
 
 RUNNER = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
 TINY = Effort(
@@ -54,16 +54,18 @@ def bench_(*arguments: object) -> Result:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The quick preset on one workload."""
-    monkeypatch.setattr("bench.mnist.data.load", lambda folder=None: digits())
+    monkeypatch.setattr("bench.training.data.load", lambda folder=None: digits())
     monkeypatch.setitem(EFFORTS, "quick", TINY)
-    monkeypatch.setattr(bench.suite, "of_preset", lambda preset: (Workload("a", "a test", (2, 3, 8, 8), 2),))
-    monkeypatch.setattr(bench.suite, "ladder", lambda preset: (Workload("b", "a test", (1, 2, 8, 8), 2),))
+    monkeypatch.setattr(
+        bench.experiments.suite, "of_preset", lambda preset: (Workload("a", "a test", (2, 3, 8, 8), 2),)
+    )
+    monkeypatch.setattr(bench.experiments.suite, "ladder", lambda preset: (Workload("b", "a test", (1, 2, 8, 8), 2),))
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty page."""
-    monkeypatch.setattr("bench.report.write", lambda results, folder: folder / "index.html")
+    monkeypatch.setattr("bench.report.page.write", lambda results, folder: folder / "index.html")
 
 
 @pytest.mark.parametrize("command", ["report", "train", "plots", "readme", "env"])
@@ -78,12 +80,12 @@ def test_help(command: str) -> None:
 def test_report_prints_the_path_of_the_page_last_and_plots_needs_the_json_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tasks_of = bench.suite.tasks_of
+    tasks_of = bench.experiments.suite.tasks_of
 
     def few(*arguments: object) -> list[Task]:  # `test_bench_suite.py` does them all
         return [t for t in tasks_of(*arguments) if t.name.split()[0] in ("workloads", "accuracy")]  # type: ignore[arg-type]
 
-    monkeypatch.setattr(bench.suite, "tasks_of", few)
+    monkeypatch.setattr(bench.experiments.suite, "tasks_of", few)
     done = bench_("report", "--preset", "quick", "--out", tmp_path, "--threads", 1, "--no-peers")
     assert done.exit_code == 0, done.output
     page = Path(done.stdout.splitlines()[-1])
@@ -100,13 +102,13 @@ def test_report_prints_the_path_of_the_page_last_and_plots_needs_the_json_alone(
 
 @pytest.mark.usefixtures("tiny")
 def test_ctrl_c_tells_what_is_kept_and_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tasks_of = bench.suite.tasks_of
+    tasks_of = bench.experiments.suite.tasks_of
 
     def interrupted(*arguments: object) -> Iterator[Task]:
         yield from [task for task in tasks_of(*arguments) if task.workloads][:2]  # type: ignore[arg-type]
         yield Task("too long", 1.0, press_ctrl_c)
 
-    monkeypatch.setattr(bench.suite, "tasks_of", interrupted)
+    monkeypatch.setattr(bench.experiments.suite, "tasks_of", interrupted)
     result = bench_("report", "--preset", "quick", "--out", tmp_path, "--no-peers")
     assert result.exit_code == 130
     path = tmp_path / "results" / "quick.json"
@@ -157,7 +159,7 @@ def test_installed_peers_take_part_unless_told_otherwise(
 def test_wrong_result_is_told_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Suite.run
 
-    def one_wrong(suite: Suite, watch: bench.suite.Watch) -> None:
+    def one_wrong(suite: Suite, watch: bench.experiments.suite.Watch) -> None:
         run(suite, watch)
         suite.results.rows.append(LeftOut("sizes", "b-1x2x8x8-max-k2s2", "simd", "simd: y differs", wrong=True))
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import pooling
-from bench import exact
-from bench.contenders import Arrays, Calls, Contender, of_backend
-from bench.measure import WITNESSES, Patience, WrongResult, measure, prove_small, prove_whole
-from bench.results import LeftOut, Timing
-from bench.workloads import Workload
+from bench.protocol import exact
+from bench.protocol.contenders import Arrays, Calls, Contender, of_backend
+from bench.protocol.measure import WITNESSES, Patience, WrongResult, measure, prove_small, prove_whole
+from bench.schema.results import LeftOut, Timing
+from bench.schema.workloads import Workload
 
 GLOBAL = Workload("global", "a test", (1, 1, 1024, 1024), 1024, op="avg")
 SHARED = Workload("shared", "a test", (2, 3, 9, 10), 3, 2, 1, op="avg")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import pooling
-from bench.contenders import Arrays, Calls, Contender, backends, of_backend
-from bench.measure import (
+from bench.protocol.contenders import Arrays, Calls, Contender, backends, of_backend
+from bench.protocol.measure import (
     PARTS,
     Patience,
     WrongResult,
@@ -22,8 +22,8 @@ from bench.measure import (
     pinned,
     take_turns,
 )
-from bench.results import LeftOut, Timing
-from bench.workloads import DIRECTIONS, Workload
+from bench.schema.results import LeftOut, Timing
+from bench.schema.workloads import DIRECTIONS, Workload
 
 WORKLOAD = Workload("tiny", "a test", (4, 8, 8, 8), 2)
 BRIEF = Patience(budget_s=0.02, limit_s=math.inf, rounds=(2, 3))
@@ -166,7 +166,7 @@ def test_workloads_measured_together_are_proven_each_on_its_own_arrays() -> None
 def test_who_had_to_wait_once_gets_more_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     def estimated(*seconds: float) -> tuple[float, int]:
         taken = iter(seconds)
-        monkeypatch.setattr("bench.measure._seconds", lambda call, n=1: next(taken))
+        monkeypatch.setattr("bench.protocol.measure._seconds", lambda call, n=1: next(taken))
         whole = replace(WORKLOAD, shape=WORKLOAD.part(1).shape)
         scale = whole.outputs / whole.part(PARTS).outputs
         return estimate_s(GOOD, whole, 1.0) / scale, len(seconds) - len(list(taken))
@@ -183,9 +183,9 @@ def test_owners_take_turns_as_a_whole_and_warm_up_before_they_are_timed(monkeypa
         events.append(("timed", call()))
         return 1.0
 
-    monkeypatch.setattr("bench.measure._calibrate", lambda call: (1, 1.0))
-    monkeypatch.setattr("bench.measure._settle", lambda call: events.append(("settles", call())))
-    monkeypatch.setattr("bench.measure._seconds", timed)
+    monkeypatch.setattr("bench.protocol.measure._calibrate", lambda call: (1, 1.0))
+    monkeypatch.setattr("bench.protocol.measure._settle", lambda call: events.append(("settles", call())))
+    monkeypatch.setattr("bench.protocol.measure._seconds", timed)
     calls = [lambda i=i: i for i in range(4)]
     taken = take_turns(calls, Patience(0.01, 1.0, (8, 8)), 0, lambda done: None, ["a", "b", "b", "a"])
     assert [len(samples) for samples, _ in taken] == [8] * 4
@@ -197,7 +197,7 @@ def test_owners_take_turns_as_a_whole_and_warm_up_before_they_are_timed(monkeypa
 
 def test_only_where_frameworks_take_part_turns_begin_untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[object] = []
-    monkeypatch.setattr("bench.measure._settle", settled.append)
+    monkeypatch.setattr("bench.protocol.measure._settle", settled.append)
     measure(WORKLOAD, [GOOD], BRIEF, threads=1)
     assert not settled
     measure(WORKLOAD, [GOOD, replace(GOOD, name="rival", kind="peer")], BRIEF, threads=1)

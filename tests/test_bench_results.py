@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.environment import Machine, Source
-from bench.results import Entrant, LeftOut, Results, ResultsError, TieExample, Timing, Verdict, load, save
-from bench.workloads import WORKLOADS
+from bench.schema.environment import Machine, Source
+from bench.schema.results import Entrant, LeftOut, Results, ResultsError, TieExample, Timing, Verdict, load, save
+from bench.schema.workloads import WORKLOADS
 
 MACHINE = Machine("a CPU", "x86_64", {"L1": 32768}, 2, 4, 4, 1 << 34, "Linux 6")
 TIMING = Timing(

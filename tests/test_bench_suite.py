@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import bench.suite
-from bench.contenders import backends
-from bench.environment import Source
-from bench.measure import Patience
-from bench.mnist.data import Dataset, digits
-from bench.results import Bandwidth, Cost, LeftOut, ResultsError, Row, Timing, Training, Verdict, load
-from bench.suite import EFFORTS, Effort, Suite, Watch, lineup, plan
-from bench.task import Task
-from bench.workloads import PRESETS, Workload
+import bench.experiments.suite
+from bench.experiments.suite import EFFORTS, Effort, Suite, Watch, lineup, plan
+from bench.protocol.contenders import backends
+from bench.protocol.measure import Patience
+from bench.schema.environment import Source
+from bench.schema.results import Bandwidth, Cost, LeftOut, ResultsError, Row, Timing, Training, Verdict, load
+from bench.schema.task import Task
+from bench.schema.workloads import PRESETS, Workload
+from bench.training.data import Dataset, digits
 
 TINY = Effort(
     Patience(0.01, math.inf, (2, 2)),
@@ -40,11 +40,13 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The quick preset on hardly any data."""
     whole = digits()
     data = Dataset("digits", "a few", whole.images[:128], whole.labels[:128], whole.test_images, whole.test_labels)
-    monkeypatch.setattr("bench.mnist.data.load", lambda folder=None: data)
+    monkeypatch.setattr("bench.training.data.load", lambda folder=None: data)
     monkeypatch.setitem(EFFORTS, "quick", TINY)
-    monkeypatch.setattr(bench.suite, "of_preset", lambda preset: (Workload("a", "a test", (2, 3, 8, 8), 2),))
-    monkeypatch.setattr(bench.suite, "ladder", lambda preset: (Workload("b", "a test", (1, 2, 8, 8), 2),))
-    monkeypatch.setattr(bench.suite, "source", lambda: Source("abc", False, "123"))
+    monkeypatch.setattr(
+        bench.experiments.suite, "of_preset", lambda preset: (Workload("a", "a test", (2, 3, 8, 8), 2),)
+    )
+    monkeypatch.setattr(bench.experiments.suite, "ladder", lambda preset: (Workload("b", "a test", (1, 2, 8, 8), 2),))
+    monkeypatch.setattr(bench.experiments.suite, "source", lambda: Source("abc", False, "123"))
 
 
 class Impatient(Watch):
@@ -89,7 +91,7 @@ def test_interrupted_run_goes_on_and_ends_complete(tmp_path: Path) -> None:
     assert done.complete
     assert done.rows[: len(kept)] == kept
     assert len(done.of(Timing, stage="workloads")) == 4 * ROWS
-    assert len(done.of(Timing, stage="sizes")) == 2 * len(bench.suite.SIZED)
+    assert len(done.of(Timing, stage="sizes")) == 2 * len(bench.experiments.suite.SIZED)
     assert not done.of(LeftOut)
     assert {cost.samples for cost in done.of(Cost)} == {1, 3}
     assert [row.kind for row in done.of(Bandwidth)] == ["read", "write", "copy"]
@@ -117,7 +119,7 @@ def test_run_of_other_sources_or_threads_is_not_gone_on_with(tmp_path: Path, mon
     other = plan("quick", path, 2)
     assert other.left == other.tasks
     assert "had other threads, tasks: all is measured anew" in other.note
-    monkeypatch.setattr(bench.suite, "source", lambda: Source("abc", False, "456"))
+    monkeypatch.setattr(bench.experiments.suite, "source", lambda: Source("abc", False, "456"))
     assert "had other sources" in plan("quick", path, 1, only=["sizes", "workloads"]).note
 
 
@@ -170,7 +172,7 @@ def test_names_of_tasks_are_unique_and_times_are_estimated(preset: str) -> None:
         (backends(), {"quick": 120, "standard": 1000, "full": 5400}),
         (lineup(preset)[0], {"quick": 180, "standard": 1700, "full": 5400}),  # type: ignore[arg-type]
     ):
-        tasks = list(bench.suite.tasks_of(preset, 2, taking_part, data))  # type: ignore[arg-type]
+        tasks = list(bench.experiments.suite.tasks_of(preset, 2, taking_part, data))  # type: ignore[arg-type]
         assert len({task.name for task in tasks}) == len(tasks)
         assert all(task.seconds > 0 for task in tasks)
         assert sum(task.seconds for task in tasks) < limits[preset]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import pooling
-from bench.contenders import backends
-from bench.workloads import PRESETS, WORKLOADS, Workload, ladder, of_preset
+from bench.protocol.contenders import backends
+from bench.schema.workloads import PRESETS, WORKLOADS, Workload, ladder, of_preset
 
 BY_ID = [pytest.param(workload, id=workload.id) for workload in WORKLOADS]
 

@@ -7,9 +7,9 @@ from collections import defaultdict
 import pytest
 
 import pooling
-from bench import conformance
-from bench.conformance import FRAMEWORKS, QUESTIONS, answers, installed
-from bench.results import Answer
+from bench.experiments import conformance
+from bench.experiments.conformance import FRAMEWORKS, QUESTIONS, answers, installed
+from bench.schema.results import Answer
 
 
 @pytest.fixture(scope="module")

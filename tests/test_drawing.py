@@ -16,10 +16,10 @@ import matplotlib as mpl
 import pytest
 from matplotlib import font_manager
 
-from bench.drawing import Figure, away_from, house_style, unset
-from bench.plots import pictures
-from bench.results import load
-from bench.style import svg
+from bench.figures.drawing import Figure, away_from, house_style, unset
+from bench.figures.style import svg
+from bench.report.plots import pictures
+from bench.schema.results import load
 from tests.processes import HANG_S, unprivileged
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,12 +108,12 @@ DRAW = """
 import hashlib, sys
 {before}
 from pathlib import Path
-from bench.drawing import house_style
-from bench.plots import drawings
-from bench.results import load
-from bench.style import svg
-from bench.study.page import curves
-from bench.study.store import read
+from bench.figures.drawing import house_style
+from bench.report.plots import drawings
+from bench.schema.results import load
+from bench.figures.style import svg
+from bench.accuracy_study.page import curves
+from bench.accuracy_study.store import read
 results, study = map(Path, sys.argv[1:])
 drawn = {{"study": curves(read(study))}}
 for name, _, draw in drawings(load(results)):
@@ -303,7 +303,7 @@ def test_a_folder_that_can_not_be_searched(tmp_path: Path) -> None:
     """It raised PermissionError."""
     closed = tmp_path / "closed"
     closed.mkdir()
-    code = f"import os; os.chdir({str(closed)!r}); os.chmod('.', 0); import bench.drawing; print('imported')"
+    code = f"import os; os.chdir({str(closed)!r}); os.chmod('.', 0); import bench.figures.drawing; print('imported')"
     done = subprocess.run(
         (*unprivileged(), sys.executable, "-P", "-c", code),
         cwd=ROOT,

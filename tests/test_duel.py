@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.mnist.data import Dataset, digits
-from bench.mnist.duel import GENTLE, agreement, duel
-from bench.mnist.ladder import FASTEST, LADDER
-from bench.mnist.networks import Network
-from bench.mnist.train import Settings, train
+from bench.training.data import Dataset, digits
+from bench.training.duel import GENTLE, agreement, duel
+from bench.training.ladder import FASTEST, LADDER
+from bench.training.networks import Network
+from bench.training.train import Settings, train
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; make peers")
 

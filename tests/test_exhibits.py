@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import pooling
-from bench.exhibits import EXHIBITS, Exhibit
-from bench.gradients import CASES, tie_examples, verdicts
-from bench.results import Verdict
+from bench.experiments.exhibits import EXHIBITS, Exhibit
+from bench.experiments.gradients import CASES, tie_examples, verdicts
+from bench.schema.results import Verdict
 
 SAYS = {
     "undivided mean": r"the gradient at cell \(.*\) is \S+, expected \S+",

@@ -12,14 +12,15 @@ import pytest
 from typer.testing import CliRunner
 
 import pooling
-from bench import fit, fit_report
-from bench.cli import app
+from bench.analysis import fit
+from bench.analysis.fit import Observation
+from bench.analysis.fit_design import design
+from bench.cli.app import app
+from bench.figures.style import svg
 from bench.files import ROOT
-from bench.fit import Observation
-from bench.fit_design import design
-from bench.fit_report import FitSection, describe_fit
-from bench.results import ResultsError, load
-from bench.style import svg
+from bench.report import fit_report
+from bench.report.fit_report import FitSection, describe_fit
+from bench.schema.results import ResultsError, load
 from pooling.tuning import rule
 from pooling.tuning.candidates import sort_out
 from pooling.tuning.layer import facts

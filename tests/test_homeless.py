@@ -12,8 +12,8 @@ from typing import Any
 import platformdirs
 import pytest
 
-from bench.mnist import data
-from bench.mnist.idx import DataError
+from bench.training import data
+from bench.training.idx import DataError
 from pooling.runtime.user_dirs import NoPlace, named, user_folder
 from tests.processes import HANG_S, STEP, unprivileged
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-import bench.results
+import bench.schema.results
 import pooling
 from pooling.cli import app
 from pooling.errors import shown
@@ -305,32 +305,32 @@ def test_a_rule_with_anything_in_it_ranks(
 @pytest.mark.parametrize("literal", EXTREMES.values(), ids=EXTREMES)
 @pytest.mark.parametrize("field", ["samples", "calls", "threads", "bytes_moved", "median_s", "q3_s"])
 def test_results_with_an_extreme_number_are_refused(tmp_path: Path, field: str, literal: str) -> None:
-    bench.results.save(results(), tmp_path / "results.json")
+    bench.schema.results.save(results(), tmp_path / "results.json")
     tables = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     tables["rows"][0][field] = MARK
     (tmp_path / "results.json").write_text(json.dumps(tables).replace(json.dumps(MARK), literal), encoding="utf-8")
     counts = field not in ("median_s", "q3_s")
     if counts and literal in ("0", "-0", EXTREMES["more than any count"]):
-        (timing, *_) = bench.results.load(tmp_path / "results.json").of(bench.results.Timing)
+        (timing, *_) = bench.schema.results.load(tmp_path / "results.json").of(bench.schema.results.Timing)
         assert timing.gb_per_s >= 0
         return
-    with pytest.raises(bench.results.ResultsError, match="measure again") as caught:
-        bench.results.load(tmp_path / "results.json")
+    with pytest.raises(bench.schema.results.ResultsError, match="measure again") as caught:
+        bench.schema.results.load(tmp_path / "results.json")
     assert len(str(caught.value).replace(str(tmp_path), "")) < 500
 
 
 @pytest.mark.parametrize("literal", EXTREMES.values(), ids=EXTREMES)
 @pytest.mark.parametrize("field", ["schema", "threads", "finished", "machine", "rows", "workloads"])
 def test_results_with_anything_at_their_top_are_refused(tmp_path: Path, field: str, literal: str) -> None:
-    bench.results.save(results(), tmp_path / "results.json")
+    bench.schema.results.save(results(), tmp_path / "results.json")
     tables = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     (tmp_path / "results.json").write_text(with_literal((field,), literal, tables), encoding="utf-8")
     try:
-        loaded = bench.results.load(tmp_path / "results.json")
-    except bench.results.ResultsError as error:
+        loaded = bench.schema.results.load(tmp_path / "results.json")
+    except bench.schema.results.ResultsError as error:
         assert len(str(error)) < 500  # noqa: PT017
     else:
-        bench.results.save(loaded, tmp_path / "again.json")
+        bench.schema.results.save(loaded, tmp_path / "again.json")
 
 
 class Hostile:

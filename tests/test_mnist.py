@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.mnist import data
-from bench.mnist.convolution import Convolution, DirectConvolution
-from bench.mnist.idx import IMAGES, LABELS, DataError, parse
-from bench.mnist.layers import FullyConnected, Pool, ReLU, Sigmoid, Softmax
-from bench.mnist.networks import Network
-from bench.mnist.train import Settings, race, train
+from bench.training import data
+from bench.training.convolution import Convolution, DirectConvolution
+from bench.training.idx import IMAGES, LABELS, DataError, parse
+from bench.training.layers import FullyConnected, Pool, ReLU, Sigmoid, Softmax
+from bench.training.networks import Network
+from bench.training.train import Settings, race, train
 from pooling import AvgPool, MaxPool
 from tests.digits_folder import folder, idx
 

@@ -18,18 +18,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from bench.cli import app
-from bench.mnist import data
-from bench.mnist.duel import apart, disagreement, duel, peak_mb
-from bench.mnist.idx import IMAGES, LABELS, DataError, parse
-from bench.mnist.ladder import FASTEST, LADDER
-from bench.mnist.networks import DESIGNS, PoolKind, design_of
-from bench.mnist.nielsen import LADDER as PUBLISHED
-from bench.mnist.train import Settings, train
-from bench.study.runs import Run, runs
-from bench.study.work import dataset as cached
-from bench.study.work import do
-from bench.suite import plan
+from bench.accuracy_study.runs import Run, runs
+from bench.accuracy_study.work import dataset as cached
+from bench.accuracy_study.work import do
+from bench.cli.app import app
+from bench.experiments.suite import plan
+from bench.training import data
+from bench.training.duel import apart, disagreement, duel, peak_mb
+from bench.training.idx import IMAGES, LABELS, DataError, parse
+from bench.training.ladder import FASTEST, LADDER
+from bench.training.networks import DESIGNS, PoolKind, design_of
+from bench.training.nielsen import LADDER as PUBLISHED
+from bench.training.train import Settings, train
 from pooling import PoolingError
 from tests.digits_folder import folder, idx, write_folder
 
@@ -172,7 +172,7 @@ def test_damaged_gzip(folder: Path, how: str, suffix: str) -> None:
 
 
 def test_what_unpacks_to_more_than_memory_holds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.mnist.idx.LARGEST", 1 << 20)
+    monkeypatch.setattr("bench.training.idx.LARGEST", 1 << 20)
     (folder / NAME).write_bytes(gzip.compress(bytes(1 << 21)))
     refused(folder, str(folder / NAME), "more than 1,048,576 bytes")
 

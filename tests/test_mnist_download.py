@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.mnist import data
-from bench.mnist.fetch import FetchError, fetch
-from bench.mnist.idx import DataError
+from bench.training import data
+from bench.training.fetch import FetchError, fetch
+from bench.training.idx import DataError
 from pooling.runtime.user_dirs import NoPlace
 from tests.digits_folder import idx
 from tests.processes import HANG_S
@@ -325,7 +325,7 @@ def test_without_a_home_nothing_is_kept_in_the_current_folder(
 
 DOWNLOADER = """
 import sys
-from bench.mnist import data
+from bench.training import data
 data.user_folder = lambda kind: sys.argv[1]
 data.MIRRORS = (sys.argv[2],)
 data.FILES = dict(item.split("=") for item in sys.argv[3:])
@@ -356,7 +356,7 @@ def test_processes_may_download_at_once(cache: Path, serve: Any) -> None:
 def test_a_name_that_is_never_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     """No timeout of a socket bounds that; the thread that waits does not keep the process alive."""
     over = threading.Event()
-    monkeypatch.setattr("bench.mnist.fetch.receive", lambda *_: over.wait(HANG_S))
+    monkeypatch.setattr("bench.training.fetch.receive", lambda *_: over.wait(HANG_S))
     with pytest.raises(FetchError, match=r"not done in 0\.2 s"):
         fetch("http://mirror/", most=1, silence_s=300, total_s=0.2)
     assert not over.is_set()

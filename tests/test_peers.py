@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from bench import peers
-from bench.contenders import Arrays, Contender
 from bench.files import ROOT
-from bench.measure import Patience, WrongResult, measure, pinned, prove_small, prove_whole
 from bench.peers import jax_, onednn, onnxruntime_, openvino_, pytorch
-from bench.results import LeftOut, Timing
-from bench.workloads import DIRECTIONS, Workload
+from bench.protocol.contenders import Arrays, Contender
+from bench.protocol.measure import Patience, WrongResult, measure, pinned, prove_small, prove_whole
+from bench.schema.results import LeftOut, Timing
+from bench.schema.workloads import DIRECTIONS, Workload
 
 MODULES = (pytorch, jax_, onnxruntime_, openvino_, onednn)
 INFER_ONLY = ("onnxruntime", "openvino")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.environment import machine, source, versions
-from bench.mnist.duel import Contestant, highest
-from bench.mnist.ladder import FASTEST, LADDER
-from bench.mnist.outcome import Race, load, path_of, save
-from bench.mnist.train import Settings
-from bench.race_report import RaceSection, ladder, profiles
-from bench.results import ResultsError
+from bench.report.race_report import RaceSection, ladder, profiles
+from bench.schema.environment import machine, source, versions
+from bench.schema.results import ResultsError
+from bench.training.duel import Contestant, highest
+from bench.training.ladder import FASTEST, LADDER
+from bench.training.outcome import Race, load, path_of, save
+from bench.training.train import Settings
 
 STEPS = 4
 

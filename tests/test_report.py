@@ -10,15 +10,15 @@ from xml.etree import ElementTree
 import pytest
 
 import pooling
-from bench import roofline, startup
-from bench.conformance import QUESTIONS, answers
-from bench.contenders import Contender, backends, of_backend
-from bench.environment import machine, source, versions
-from bench.gradients import tie_examples, verdicts
-from bench.measure import Patience, measure, measure_together
-from bench.mnist.data import digits
-from bench.mnist.train import Settings, race, train
-from bench.report import (
+from bench.experiments import roofline, startup
+from bench.experiments.conformance import QUESTIONS, answers
+from bench.experiments.gradients import tie_examples, verdicts
+from bench.experiments.studies import of_kernel, priced
+from bench.experiments.suite import training_row
+from bench.figures.style import look
+from bench.protocol.contenders import Contender, backends, of_backend
+from bench.protocol.measure import Patience, measure, measure_together
+from bench.report.page import (
     Headline,
     left_out,
     milliseconds,
@@ -28,11 +28,11 @@ from bench.report import (
     update_readme,
     write,
 )
-from bench.results import Results, Row, Timing, load, save
-from bench.studies import of_kernel, priced
-from bench.style import look
-from bench.suite import training_row
-from bench.workloads import Workload
+from bench.schema.environment import machine, source, versions
+from bench.schema.results import Results, Row, Timing, load, save
+from bench.schema.workloads import Workload
+from bench.training.data import digits
+from bench.training.train import Settings, race, train
 from pooling.geometry.problem import Ties
 
 WORKLOADS = (

@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 import pooling
-from bench import roofline
-from bench.contenders import of_backend
-from bench.measure import Patience, measure
-from bench.results import Bandwidth, BandwidthKind, Timing
-from bench.workloads import DIRECTIONS, WORKLOADS, Direction, Workload
+from bench.experiments import roofline
+from bench.protocol.contenders import of_backend
+from bench.protocol.measure import Patience, measure
+from bench.schema.results import Bandwidth, BandwidthKind, Timing
+from bench.schema.workloads import DIRECTIONS, WORKLOADS, Direction, Workload
 from pooling.simd.vector.ops import lanes
 
 Array = NDArray[Any]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import startup
-from bench.results import Cost
+from bench.experiments import startup
+from bench.schema.results import Cost
 from tests.test_versus import found
 
 

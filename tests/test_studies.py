@@ -8,11 +8,7 @@ from dataclasses import replace
 import pytest
 
 import pooling
-from bench.contenders import backends, of_backend
-from bench.environment import machine
-from bench.measure import Patience
-from bench.results import Bandwidth, Timing
-from bench.studies import (
+from bench.experiments.studies import (
     BEYOND_ROOM,
     KERNELS,
     LAYOUTS,
@@ -30,7 +26,11 @@ from bench.studies import (
     thread_counts,
     thread_tasks,
 )
-from bench.workloads import WORKLOADS, Workload, of_preset
+from bench.protocol.contenders import backends, of_backend
+from bench.protocol.measure import Patience
+from bench.schema.environment import machine
+from bench.schema.results import Bandwidth, Timing
+from bench.schema.workloads import WORKLOADS, Workload, of_preset
 from pooling.operators.base import DataFormat
 
 BRIEF = Patience(0.01, math.inf, (2, 2))

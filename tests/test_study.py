@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench.cli import app
-from bench.mnist.train import Settings
-from bench.results import ResultsError
-from bench.study.answer import ladder, sentences, summary
-from bench.study.engine import Pool, local, perform
-from bench.study.page import write
-from bench.study.runs import Row, Run, runs
-from bench.study.statistics import Estimate, epochs_to, paired
-from bench.study.store import Store, read
+from bench.accuracy_study.answer import ladder, sentences, summary
+from bench.accuracy_study.engine import Pool, local, perform
+from bench.accuracy_study.page import write
+from bench.accuracy_study.runs import Row, Run, runs
+from bench.accuracy_study.statistics import Estimate, epochs_to, paired
+from bench.accuracy_study.store import Store, read
+from bench.cli.app import app
+from bench.schema.results import ResultsError
+from bench.training.train import Settings
 from tests.digits_folder import folder
 
 __all__ = ["folder"]  # a fixture

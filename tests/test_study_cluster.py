@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from bench.mnist.train import Settings
-from bench.results import ResultsError
-from bench.study.engine import RESOURCE, WHOLE, Pool, cluster, perform
-from bench.study.runs import Row, Run
-from bench.study.store import Store, read
+from bench.accuracy_study.engine import RESOURCE, WHOLE, Pool, cluster, perform
+from bench.accuracy_study.runs import Row, Run
+from bench.accuracy_study.store import Store, read
+from bench.schema.results import ResultsError
+from bench.training.train import Settings
 from tests.digits_folder import folder
 
 __all__ = ["folder"]  # a fixture
@@ -65,7 +65,7 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path, folder: Path) -> None:
 
 
 def test_nobody_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.study.engine.CONNECT_S", 1.0)
+    monkeypatch.setattr("bench.accuracy_study.engine.CONNECT_S", 1.0)
     with pytest.raises(ResultsError, match="nobody answers"), cluster("tcp://127.0.0.1:9", None):
         pass
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from bench.results import Bandwidth, BandwidthKind, Results, Timing
-from bench.studies import beyond, of_kernel
-from bench.targets import FLAT, outcomes
-from bench.workloads import Direction, Workload
+from bench.analysis.targets import FLAT, outcomes
+from bench.experiments.studies import beyond, of_kernel
+from bench.schema.results import Bandwidth, BandwidthKind, Results, Timing
+from bench.schema.workloads import Direction, Workload
 from tests.test_versus import found, timing
 
 KINDS: tuple[BandwidthKind, ...] = ("read", "write", "copy")

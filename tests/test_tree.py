@@ -110,7 +110,7 @@ def test_bench_does_not_import_tests() -> None:
             assert not [name for name in imports(module) if name.startswith("tests")], module
 
 
-LAYERS = [
+POOLING_LAYERS = [
     ("pooling.errors", "pooling.dtypes"),
     ("pooling.runtime",),
     ("pooling.parallel",),
@@ -129,20 +129,38 @@ LAYERS = [
 ]
 """From the bottom up. A module imports from its own layer and from those below."""
 
+BENCH_LAYERS = [
+    ("bench.files", "bench.time_left"),
+    ("bench.schema",),
+    ("bench.protocol",),
+    ("bench.peers",),
+    ("bench.training",),
+    ("bench.experiments",),
+    ("bench.analysis",),
+    ("bench.figures",),
+    ("bench.accuracy_study",),
+    ("bench.report",),
+    ("bench.cli",),
+    ("bench.__main__", "bench.test_pooling"),
+]
+
 
 def layer_of(module: str) -> int:
     found = [
         number
-        for number, names in enumerate(LAYERS)
+        for number, names in enumerate(POOLING_LAYERS if module.startswith("pooling.") else BENCH_LAYERS)
         if any(module == name or module.startswith(f"{name}.") for name in names)
     ]
     assert len(found) == 1, f"{module} is in no layer: put it into one of the folders"
     return found[0]
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("pooling.") and name != "pooling.simd"])
+@pytest.mark.parametrize(
+    "module", [name for name in MODULES if name.startswith(("pooling.", "bench.")) and name != "pooling.simd"]
+)
 def test_a_module_imports_lower_layers_alone(module: str) -> None:
-    named = {name for name in imports(module) if name.startswith("pooling.") and MODULES[name].stem != "__init__"}
+    package = module.partition(".")[0] + "."
+    named = {name for name in imports(module) if name.startswith(package) and MODULES[name].stem != "__init__"}
     above = {name for name in named if layer_of(name) > layer_of(module)}
     assert not above, f"{module} imports {sorted(above)} from a layer above its own"
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from bench.results import Bandwidth, Entrant, Results, Row, Timing
-from bench.roofline import fraction
-from bench.studies import priced
-from bench.versus import Duel, geometric_mean, prices, races, reached, summaries
-from bench.workloads import Direction, Workload
+from bench.analysis.versus import Duel, geometric_mean, prices, races, reached, summaries
+from bench.experiments.roofline import fraction
+from bench.experiments.studies import priced
+from bench.schema.results import Bandwidth, Entrant, Results, Row, Timing
+from bench.schema.workloads import Direction, Workload
 from tests.test_bench_results import TIMING, results
 
 FIRST = Workload("one", "a network", (2, 3, 8, 8), 2)

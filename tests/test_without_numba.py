@@ -133,8 +133,8 @@ print(int(pool.backward(y, saved).sum()))
 def test_a_training_of_compiled_kernels_is_refused(rung: str, refused: bool) -> None:
     """It failed behind the progress bar, with a kernel's name."""
     code = f"""
-from bench.mnist.data import digits
-from bench.mnist.train import Settings
+from bench.training.data import digits
+from bench.training.train import Settings
 from pooling import PoolingError
 try:
     Settings(rung={rung!r}).check(digits())

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 import pooling
-from bench.contenders import Array, Arrays, Calls, Contender
-from bench.workloads import Workload
+from bench.protocol.contenders import Array, Arrays, Calls, Contender
+from bench.schema.workloads import Workload
 
 _threads_of_client = 0
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 import pooling
-from bench.contenders import Arrays, Calls, Contender
 from bench.peers.planes import in_planes
-from bench.workloads import Workload
+from bench.protocol.contenders import Arrays, Calls, Contender
+from bench.schema.workloads import Workload
 
 OPSET = 22
 

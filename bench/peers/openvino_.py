@@ -10,9 +10,9 @@ import os
 from typing import Any
 
 import pooling
-from bench.contenders import Arrays, Calls, Contender
 from bench.peers.planes import in_planes
-from bench.workloads import Workload
+from bench.protocol.contenders import Arrays, Calls, Contender
+from bench.schema.workloads import Workload
 
 
 def why_not(workload: Workload) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench.workloads import Workload
+from bench.schema.workloads import Workload
 
 
 def in_planes(workload: Workload) -> Workload:

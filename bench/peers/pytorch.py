@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pooling
-from bench.contenders import Array, Arrays, Calls, Contender
-from bench.workloads import Workload
+from bench.protocol.contenders import Array, Arrays, Calls, Contender
+from bench.schema.workloads import Workload
 from pooling.operators.base import DataFormat
 
 COMPILERS = ("g++", "clang++", "c++")

@@ -1,0 +1,1 @@
+"""What follows from results: ratios, targets, the rule of backend="auto"."""

@@ -1,0 +1,1 @@
+"""What is measured: the suite, and each study in it."""

@@ -1,0 +1,1 @@
+"""Matplotlib settings, colours and names that all pictures share."""

@@ -1,0 +1,1 @@
+"""What a run records: workloads, results files, tasks, the machine."""
