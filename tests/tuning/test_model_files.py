@@ -14,7 +14,7 @@ import pytest
 import pooling
 from pooling.tuning.model_files import data_of, layer_of, operators, read, write
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 TOML = """
 [defaults]

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 import pooling
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 LOCKS = {"requirements.lock": ("bench", "test", "lint"), "requirements-peers.lock": ("peers",)}

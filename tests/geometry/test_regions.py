@@ -14,8 +14,8 @@ import pooling
 from pooling.geometry.axis import Axis, Regions, regions
 from pooling.geometry.problem import TIES
 from pooling.geometry.window import Window
+from tests.backends.test_backends_property import arrays, costly, steady, tame
 from tests.cases import Array, gradient_for, same_bits
-from tests.test_backends_property import arrays, costly, steady, tame
 
 OTHERS = [name for name in pooling.list_backends() if name != "reference"]
 COVERING = ("strided_slices", "numba_loops", "simd")

@@ -19,7 +19,7 @@ from pooling.geometry.problem import TIES
 from pooling.tuning.model_files import data_of, layer_of, read, write
 from pooling.tuning.tables import cell_of, rows_of, table_of, value_of
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (2, 3, 9, 8)
 
 LAYERS = [

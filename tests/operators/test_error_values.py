@@ -10,7 +10,7 @@ import pytest
 
 import pooling as typed
 from pooling.errors import PoolingError
-from tests.test_error_rule import LONGEST
+from tests.operators.test_error_rule import LONGEST
 
 pooling: Any = typed  # wrong arguments are what this is about
 X = np.ones((1, 1, 4, 4), np.float32)

@@ -8,7 +8,7 @@ import pytest
 
 from bench.experiments import startup
 from bench.schema.results import Cost
-from tests.test_versus import found
+from tests.bench.test_versus import found
 
 
 def cost(what: str, seconds: float) -> Cost:

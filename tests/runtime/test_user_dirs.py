@@ -48,7 +48,7 @@ def started(
     before: tuple[str, ...], code: str, *arguments: str, cwd: Path, **places: str
 ) -> subprocess.CompletedProcess[str]:
     """The same, started by way of another program."""
-    paths = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = {name: value for name, value in os.environ.items() if name not in PLACES} | {"PYTHONPATH": paths}
     return subprocess.run(
         [*before, sys.executable, "-W", "error", "-c", code, *arguments],

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_no_test_has_a_deadline() -> None:
@@ -46,7 +46,7 @@ def test_examples_are_the_same_whatever_is_loaded(tmp_path: Path, monkeypatch: p
 
 
 def test_no_settings_of_hypothesis_bring_time_back() -> None:
-    for path in (ROOT / "tests").glob("*.py"):
+    for path in (ROOT / "tests").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(node, ast.keyword) and node.arg == "deadline":
                 assert isinstance(node.value, ast.Constant), path

@@ -22,7 +22,7 @@ from bench.report.plots import pictures
 from bench.schema.results import load
 from tests.processes import HANG_S, unprivileged
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "reports" / "results" / "standard.json"
 
 HOSTILE = """

@@ -220,7 +220,7 @@ def test_the_commands(how: str, tmp_path: Path) -> None:
 
 def test_kernels_that_call_kernels_run_as_python() -> None:
     code = """
-from tests.test_jit import scaled, twice_scaled
+from tests.runtime.test_jit import scaled, twice_scaled
 bound = twice_scaled.over(scaled=scaled.over(FACTOR=7))
 print(twice_scaled(3), twice_scaled.over(FACTOR=5)(3), scaled(3), bound(1), twice_scaled.__name__)
 """

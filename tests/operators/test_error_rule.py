@@ -21,7 +21,7 @@ from pooling.tuning.model_files import data_of, layer_of, write
 from tests.wisdom import store_in
 
 pooling: Any = typed  # wrong arguments are what this is about
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FAMILY = {"PoolingError", "DTypeError", "UnsupportedError", "UnknownBackendError"}
 REMEDY = re.compile(
     r"\b(pass|give|use|must|call|make|unset|install|name|rename|names|write|remove|leave|let|describe|one of|did you mean|fix|"

@@ -10,7 +10,7 @@ from bench.analysis.targets import FLAT, outcomes
 from bench.experiments.studies import beyond, of_kernel
 from bench.schema.results import Bandwidth, BandwidthKind, Results, Timing
 from bench.schema.workloads import Direction, Workload
-from tests.test_versus import found, timing
+from tests.bench.test_versus import found, timing
 
 KINDS: tuple[BandwidthKind, ...] = ("read", "write", "copy")
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pooling
+from tests.backends.test_backends_property import each, fits, problems, steady, the_same
 from tests.cases import Array, gradient_for
-from tests.test_backends_property import each, fits, problems, steady, the_same
-from tests.test_regions import COVERING
+from tests.geometry.test_regions import COVERING
 
 NAMES = [name for name in pooling.list_backends() if "lp" in pooling.get_backend(name).ops]
 POWERS = (0.5, 1, 1.5, 2, 3, 4.25, math.inf)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import pooling
 from pooling.geometry.problem import TIES
+from tests.backends.test_backends_property import costly, steady
 from tests.cases import Array, same_bits
-from tests.test_backends_property import costly, steady
 
 BUILT_IN = [np.dtype(char) for char in "?bBhHiIlLqQefdgFDG"]
 OTHERS: list[Any] = [

@@ -10,7 +10,7 @@ import pytest
 
 import pooling
 from tests.cases import Array
-from tests.test_pytorch import REFUSED, F, counting, image, torch
+from tests.conformance.test_pytorch import REFUSED, F, counting, image, torch
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch warns about its own affairs
 

@@ -59,7 +59,7 @@ def test_pick_shows_bars_and_the_source() -> None:
     (fast,) = (line for line in lines if line.startswith("* strided_slices"))
     (slow,) = (line for line in lines if "argmax_switches" in line and "us" in line)
     assert 0 < fast.count("█") < slow.count("█")
-    source = Path(__file__).parent.parent / "pooling" / "backends" / "strided_slices.py"
+    source = Path(__file__).parents[2] / "pooling" / "backends" / "strided_slices.py"
     assert source.read_text(encoding="utf-8").strip() in shown
     assert json.loads(run("pick", *LAYER, "--show-source", "--json").stdout)["source"] == source.read_text(
         encoding="utf-8"

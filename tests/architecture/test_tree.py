@@ -15,7 +15,7 @@ import pytest
 import pooling
 from pooling.backends.registry import REGISTRY
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MAX_LINES = 400
 OURS = ("pooling", "bench", "tests")
 

@@ -25,7 +25,7 @@ from pooling.tuning.store import here, store
 from pooling.tuning.timing import Outcome
 from pooling.tuning.tuner import as_measured
 from pooling.tuning.wisdom import MOST_SAMPLES, from_text, sift
-from tests.test_bench_results import results
+from tests.bench.test_bench_results import results
 from tests.wisdom import CHEAP, SHAPE, key, made_up, only, store_in
 
 GOOD, BAD = key(), key(direction="inference")

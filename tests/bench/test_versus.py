@@ -13,7 +13,7 @@ from bench.experiments.roofline import fraction
 from bench.experiments.studies import priced
 from bench.schema.results import Bandwidth, Entrant, Results, Row, Timing
 from bench.schema.workloads import Direction, Workload
-from tests.test_bench_results import TIMING, results
+from tests.bench.test_bench_results import TIMING, results
 
 FIRST = Workload("one", "a network", (2, 3, 8, 8), 2)
 LAST = replace(FIRST, name="two", data_format="channels_last")

@@ -13,8 +13,8 @@ import pytest
 
 import pooling
 from pooling import DTypeError, PoolingError
+from tests.backends.test_memory import KINDS, SHAPE, image, operators
 from tests.cases import Array, gradient_for, same_bits
-from tests.test_memory import KINDS, SHAPE, image, operators
 
 POOLS = {"max": pooling.MaxPool(2), "avg": pooling.AvgPool(2), "lp": pooling.LpPool(2)}
 

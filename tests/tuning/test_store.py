@@ -25,7 +25,7 @@ from pooling.tuning.wisdom import WisdomError, from_text, raw
 from tests.processes import HANG_S
 from tests.wisdom import SHAPE, key, made_up, store_in
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
