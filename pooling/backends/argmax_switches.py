@@ -1,4 +1,4 @@
-"""Switches: gather each window's cells, remember with ``argmax`` who won, and put the gradient back there.
+"""Switches: gather each window's cells, remember with ``argmax`` which cell won, and put the gradient back there.
 
 What the literature calls switches (Zeiler and Fergus, 2014): the forward pass copies every window's cells to a
 contiguous axis, so that one ``argmax`` finds the winners and ``take_along_axis`` their values. Backward,

@@ -34,7 +34,7 @@ class Pass:
     """An op's forward pass and the backward pass that belongs to it.
 
     `taps` gives, from what a max forward with ties "first" or "last" kept, the tap that won each window, in y's shape;
-    without it, whoever needs the taps finds them again from `x` and `y`.
+    without it, the taps are recomputed from `x` and `y` where they are needed.
     """
 
     forward: Forward
@@ -100,10 +100,10 @@ class Backend:
     limits
         Everything else it can't do: returns the reason, or None.
     keeps_x
-        Tie policies under which max backward reads x and y again, so that nobody may overwrite them in between.
+        Tie policies under which max backward reads x and y again, so that they must not be overwritten in between.
     compiled
-        Whether Numba compiles it. Then its arithmetic never tells NumPy of invalid values and overflows, which are answers here
-        like any other.
+        Whether Numba compiles it. Then its arithmetic raises no NumPy warnings of invalid values and overflows, which are
+        results here like any other.
     reference_only
         Whether it is here to be right and readable, and never to be picked.
     specialize

@@ -1,6 +1,6 @@
 """Plain loops over windows and cells: the oracle, for reference only.
 
-Max pooling looks at one window after another and remembers who won; the backward pass sends each window's gradient to
+Max pooling looks at one window after another and remembers which cell won; the backward pass sends each window's gradient to
 its winner. Nothing is vectorized, and the rules of the contract stand here one by one: padding is no cell, a NaN beats
 every number and the first NaN takes it all, the first (or last) of equals wins, shares of a split are equal. Averages and
 norms are taken in float64 and rounded once.

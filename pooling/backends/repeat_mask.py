@@ -2,7 +2,7 @@
 
 Seen as (outer, out, k, out, k, inner), an array has its windows on axes of their own: a maximum over these axes is the
 forward pass. Backward, the output with axes of length 1 in their place broadcasts against that view, which does what two
-``repeat`` calls do and copies nothing. The mask ``tiles == y`` says who is tied for the maximum; give each of them the
+``repeat`` calls do and copies nothing. The mask ``tiles == y`` says which cells are tied for the maximum; give each of them the
 whole (ties="all"), or count them and give each its share (ties="split").
 
 Cost: the forward reduction is as slow as block_reduce's (the same loops run below it). Backward has one mask, a byte per

@@ -5,7 +5,7 @@ windows is a maximum over a few slices, each an elementwise operation on whole a
 one of rows followed by one of columns, it takes kernel_height + kernel_width slices and not their product. Padding is no
 copy either: a tap near the edge just has a shorter slice.
 
-To know who won, count for each window the cells before its first maximum: after the last tap, the count is the winning
+To know which cell won, count for each window the cells before its first maximum: after the last tap, the count is the winning
 tap's number. It is one byte per window, and frees `x`. Backward is ``dx[slice] = (winner == tap) * dy`` per tap, on the
 bits so that 0 * inf stays 0; where windows overlap it is an addition, from the last tap to the first, which is the
 windows' own order. Shares of all tied cells have no such number: they compare with the maximum again.

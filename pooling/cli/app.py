@@ -34,7 +34,7 @@ class OneLineErrors(TyperGroup):
             message = error.format_message() if isinstance(error, TyperException) else str(error)
             typer.echo(f"pooling: {' '.join(message.split())}", err=True)
             code = 2
-        except OSError as error:  # whoever reads is told what is wrong with the disk that the output goes to
+        except OSError as error:  # the message names what is wrong with the disk that the output goes to
             if not standalone:
                 raise
             typer.echo(f"pooling: {error}", err=True)

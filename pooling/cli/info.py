@@ -15,7 +15,7 @@ from pooling.runtime.availability import imports, missing, why_not_compiled
 from pooling.tuning.store import location, no_location
 
 VECTOR_FEATURES = ("sse", "ssse", "avx", "fma", "f16c", "neon", "sve", "asimd")
-"""How the names of vector instruction sets begin, among all that LLVM tells about a CPU."""
+"""How the names of vector instruction sets begin, among the features that LLVM lists for a CPU."""
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Rules that every max pooling in NumPy shares: who wins a window, and what its bits are.
+"""Rules that every max pooling in NumPy shares: which cell wins a window, and what its bits are.
 
 A *tap* is a position in the window, numbered in row-major order. Which tap won is kept in one byte (two from 256 taps
 on) instead of an eight-byte index: the memory traffic of switches is what limits a backward pass.
@@ -109,7 +109,7 @@ def winning_taps(x: Array, y: Array, problem: Problem) -> Array:
 def nan_taps(x: Array, y: Array, problem: Problem) -> Array | None:
     """The tap of each window's first NaN, NOBODY where it has none; None when no window has one.
 
-    A NaN wins its window, and the first takes the whole gradient, whoever takes that of other ties.
+    A NaN wins its window, and the first one gets the whole gradient, under every tie policy.
     """
     if not has_nan(y):
         return None

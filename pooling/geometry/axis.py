@@ -141,7 +141,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Regions:
-    """One spatial dimension whose windows are told one by one: output ``o`` reads the cells ``starts[o]`` to ``stops[o]``.
+    """One spatial dimension whose windows are given one by one: output ``o`` reads the cells ``starts[o]`` to ``stops[o]``.
 
     Neither starts nor stops ever go back from one output to the next, so that a cell's outputs are neighbours.
 

@@ -16,7 +16,7 @@ Op = Literal["max", "avg", "lp"]
 Ties = Literal["first", "last", "split", "all"]
 
 TIES: tuple[Ties, ...] = ("first", "last", "split", "all")
-"""Who takes the gradient of a window whose maximum occurs more than once.
+"""Which cells get the gradient of a window whose maximum occurs more than once.
 
 first, last
     The first or last of the tied cells, in row-major order.
@@ -41,7 +41,7 @@ class Problem:
     window
         The window, bound to the input's spatial size.
     ties
-        Max only: who takes the gradient of a tied window.
+        Max only: which cells get the gradient of a tied window.
     count_include_pad
         Avg only: divide by the cells of the padded window instead of the real ones.
     divisor_override

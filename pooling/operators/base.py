@@ -255,7 +255,7 @@ class Operator:
         x = widened(x)
         if y.size:
             result = y if x.dtype == plan.dtype else empty(plan.y_shape, x.dtype)
-            # As views: whoever changes the shape of what we were given, or gave, must not change what is kept.
+            # As views: a caller that reshapes its x or y in place must not change what is kept.
             kept = self._run(plan, x.reshape(plan.canonical), result.reshape(plan.y_canonical), training)
             if result is not y:
                 y[...] = result
@@ -353,7 +353,7 @@ class Operator:
             )
         if dy.dtype != plan.dtype:
             raise DTypeError(f"dy has dtype {dy.dtype}, but y has {plan.dtype}: pass dy.astype('{plan.dtype}')")
-        # Who has copied or rebuilt `saved` may have changed the order; kernels ask no array for its strides.
+        # A copy of `saved` may have another memory order; kernels assume C order.
         kept = _in_order(saved.kept)
         if out is None:
             dx = empty(plan.shape, dy.dtype)
@@ -371,7 +371,7 @@ class Operator:
 
 
 class MaxOperator(Operator):
-    """What all max pooling shares: who wins a tie, and indices."""
+    """What all max pooling shares: the tie policy, and indices."""
 
     op = "max"
 

@@ -29,7 +29,7 @@ Ratio = float | Sequence[float]
 
 @dataclass(frozen=True)
 class Fractional:
-    """Windows of one size, as many as the output shall have cells, at distances that are told by a sample from 0 to 1."""
+    """Windows of one size, as many as the output shall have cells, at distances that a sample from 0 to 1 determines."""
 
     kernel_size: Any
     output_size: Any

@@ -25,7 +25,7 @@ ANOTHER_SHAPE = "pass the input_shape of the array that was pooled"
 
 
 def flat_indices(x: Array, y: Array, taps: Array | None, problem: Problem) -> Array:
-    """Index of each window's winner, flat within one spatial plane of the unpadded input; int64, -1 for nobody.
+    """Index of each window's winner, flat within one spatial plane of the unpadded input; int64, -1 where a window has no cell.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def check_indices(indices: Any, input_shape: Sequence[int], operator: Any) -> No
     """Check that each of the indices lies in its window, as those of a max pooling by `operator` do.
 
     Indices are flat: with another size than that of the array that was pooled, they mean other cells. Those that still lie within
-    the plane, and by chance within their window, can't be told from right ones; the others are found.
+    the plane, and by chance within their window, can't be distinguished from right ones; all others are found.
 
     Parameters
     ----------

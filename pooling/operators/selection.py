@@ -24,7 +24,7 @@ class Selector(Protocol):
 
 
 class Observer(Protocol):
-    """What is told of every call while it is added: `pooling/tuning/record.py`."""
+    """What is notified of every call while it is added: `pooling/tuning/record.py`."""
 
     def note(self, shape: tuple[int, ...], dtype: Any, operator: Any, problem: Problem, training: bool) -> None: ...
 
@@ -42,7 +42,7 @@ def install(selector: Selector) -> None:
 
 
 def selector() -> Selector:
-    """What was installed. Who imported only an operator's module, as pickle does, gets the package's own."""
+    """The installed selector; where only an operator's module was imported, as by pickle, the package's own."""
     if _selector is None:
         import_module("pooling._api")
     assert _selector is not None

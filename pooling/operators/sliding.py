@@ -33,7 +33,7 @@ class MaxPool(MaxOperator):
     ceil_mode
         Whether a last, partial window counts, unless it would start in the padding after the data.
     ties
-        Who takes the gradient when a window's maximum occurs more than once: "first" or "last" in row-major order,
+        Which cell gets the gradient when a window's maximum occurs more than once: "first" or "last" in row-major order,
         "split" (each an equal share) or "all" (each the whole; not a subgradient).
     data_format
         "channels_first" (the spatial axes are the last) or "channels_last" (they come before the last). All other axes

@@ -49,7 +49,7 @@ class MaxUnpool:
     kernel_size, stride, padding
         Of the pooling that gave the indices: the result has ``(out - 1) * stride - 2 * padding + kernel_size`` cells. An int, or
         one per spatial dimension, of which `kernel_size` says how many, as for :class:`MaxPool`. A sequence of one entry is for
-        all dimensions: for one, if no argument has more, nor the output_size of a call. Without `kernel_size` the size is told
+        all dimensions: for one, if no argument has more, nor the output_size of a call. Without `kernel_size` the size is given
         at each call.
     data_format
         As for :class:`MaxPool`.

@@ -40,7 +40,7 @@ class Rule(Protocol):
 
     @property
     def dimensions(self) -> str:
-        """How it says so, for those who got it wrong."""
+        """The arguments as error messages show them."""
 
     @property
     def fitted(self) -> bool:

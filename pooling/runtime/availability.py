@@ -1,4 +1,4 @@
-"""Whether Numba can compile here: it may not be installed, fail to load, or be told to run Python instead."""
+"""Whether Numba can compile here: it may not be installed, fail to load, or be switched off by NUMBA_DISABLE_JIT."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _failures: list[str] = []
 
 
 def disabled() -> bool:
-    """Whether Numba is told to leave functions as they are: asked of itself if it is loaded, else of what it will read."""
+    """Whether NUMBA_DISABLE_JIT is in force: read from Numba if it is loaded, else from the environment."""
     config = sys.modules.get("numba.core.config")
     if config is not None:
         return bool(getattr(config, "DISABLE_JIT", False))

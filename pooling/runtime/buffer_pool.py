@@ -6,7 +6,7 @@ makes arrays of the same few sizes again and again, so buffers are kept and lent
 A result is a plain array over a buffer. Between the two stands a :class:`Lease`: views, memoryviews and whatever else looks
 at the memory keep alive what they look at, all of it in the end the lease, and when that dies the buffer is free. NumPy shortens
 chains of views to the array at their end, so that a buffer that were an array itself could be seen past its lease;
-a lease is no array, and nobody but the pool knows the buffer behind it.
+a lease is no array, and only the pool refers to the buffer behind it.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class _Pool:
             else:
                 buffer = _Buffer.new(size)
                 if self.total - self.held() + size > self.most():
-                    return Lease(buffer)  # which nobody takes back
+                    return Lease(buffer)  # which is not taken back
                 self.trim(self.most() - size)
                 self.total += size
             lease = Lease(buffer)
@@ -143,7 +143,7 @@ class _Pool:
             self.sort_in()
             self.trim(limit)
             while self.total > limit and self.lent:
-                self.total -= self.lent.pop().buffer.size  # nobody takes it back
+                self.total -= self.lent.pop().buffer.size  # it is not taken back
             in_use = sum(lent.buffer.size for lent in self.lent)
             self.total = in_use + self.held()  # in case an interrupt came between a buffer and its being counted
 

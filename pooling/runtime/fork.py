@@ -19,7 +19,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _preparing = RLock()
-"""Held where a call imports modules, or asks LLVM for the CPU. Whoever has it may wait for `compiling`, and not the other way."""
+"""Held where a call imports modules or queries LLVM for the CPU. Lock order: this one before `compiling`."""
 
 compiling = RLock()
 """Held where kernels are made."""
@@ -30,7 +30,7 @@ _taken: list[Any] = []
 def _take() -> None:
     _preparing.acquire()
     compiling.acquire()
-    # Numba's own, once somebody has imported it.
+    # Numba's own, once it has been imported.
     lock = getattr(sys.modules.get("numba.core.compiler_lock"), "global_compiler_lock", None)
     if lock is not None:
         lock.acquire()

@@ -1,6 +1,6 @@
 """Numba without its traps: compile at the first call, cache on disk when that is possible (`kernel_cache.py`), never stale.
 
-Where Numba is told to compile nothing, a kernel runs as the Python function that it is, unless it is made of vectors.
+With NUMBA_DISABLE_JIT a kernel runs as the Python function that it is, unless it is made of vectors.
 
 A kernel that others call becomes part of their code. Numba would make each function a library of its own, optimized,
 translated to machine code, callable from Python and cached, and then inline it all the same: twice the time to compile.
@@ -78,7 +78,7 @@ class Kernel(Generic[P, R]):
 
     @property
     def title(self) -> str:
-        """A name that tells apart what one function was bound to, short enough for a file's."""
+        """A name that identifies the function and what it was bound to, short enough for a file's."""
         values = [f"{n}={v.title if isinstance(v, Kernel) else v}" for n, v in sorted(self.bound.items())]
         if not values:
             return self.function.__name__

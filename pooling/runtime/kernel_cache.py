@@ -46,7 +46,7 @@ def attach(dispatcher: Any, function: Callable[..., Any], made_of: Iterable[Func
 def cache_folder() -> Path | None:
     """Where compiled kernels of exactly this library, Python and machine code live; None when there is no such folder.
 
-    One that can't be written may hold what somebody else has compiled.
+    A folder that can't be written may hold kernels that another user has compiled.
     """
     folder = _folder()[0]
     return folder if folder is not None and unchanged() else None

@@ -2,9 +2,9 @@
 
 Sources in folders and in zip archives, and bytecode that is shipped without them, are read as they are. Of any other loader, such
 as that of a frozen application or an import hook that rewrites modules, the code objects are taken. A loader that gives neither,
-and files that were changed after this process imported them, have no answer: the code in memory can't be told from theirs.
+and files that were changed after this process imported them, have no answer: the code in memory may differ from theirs.
 
-Files don't say all: whatever was made of them, or of others with their times and sizes, `pooling/runtime/code_objects.py` tells.
+Files do not determine the code in memory, which may come from stale bytecode: `code_objects.py` digests that.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def named(variable: str) -> str | None:
     Raises
     ------
     NoPlace
-        It names the home of somebody who has none, or is relative to a working directory that is gone.
+        It names the home of a user without one, or is relative to a working directory that is gone.
     """
     given = os.environ.get(variable)
     if not given:

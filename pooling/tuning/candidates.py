@@ -1,4 +1,4 @@
-"""Who may be chosen at all, and which state of its source a candidate has been measured in."""
+"""Which backends are candidates, and in which state of its source a candidate was measured."""
 
 from __future__ import annotations
 

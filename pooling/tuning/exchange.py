@@ -1,4 +1,4 @@
-"""Wisdom handed on: exported, imported, merged, forgotten. Whatever is not taken is told, with the reason."""
+"""Export, import, merge and removal of wisdom. Whatever is not taken is reported, with the reason."""
 
 from __future__ import annotations
 

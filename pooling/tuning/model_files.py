@@ -20,7 +20,7 @@ A description is a list of layers, each with the shape of its input and the argu
     count = 3                     # how often it is called: what is called more is measured first
 
 In JSON the same names hold the same; a list alone is taken as the layers. In CSV a line is a layer, and the first line has the
-names; how a list is written in a cell is told in :mod:`pooling.tuning.tables`. TOML has no null: there it is the word "none".
+names; :mod:`pooling.tuning.tables` says how a list is written in a cell. TOML has no null: there it is the word "none".
 """
 
 from __future__ import annotations

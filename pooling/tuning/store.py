@@ -1,10 +1,9 @@
 """The store: wisdom in memory and on disk, for many threads, many processes, and a disk that may refuse.
 
 The file is read once, when a choice is first asked for. It is written under a lock, merged with what others have written
-meanwhile, as a whole and under another name first, so that whoever reads it, or is killed while writing, never leaves
-or finds half a file. A file in which something is not sound is set aside, with a warning, and a new one is begun with
-the rest. Where nothing can be written, what is found is remembered in memory until the process ends. Nothing here ever
-fails a call that pools.
+meanwhile, as a whole and under another name first, so that no reader finds, and no killed writer leaves, half a file. A file in
+which something is not sound is set aside, with a warning, and a new one is begun with the rest. Where nothing can be written,
+what is found is remembered in memory until the process ends. Nothing here ever fails a call that pools.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ LARGEST = 1 << 24
 """Bytes of the largest file that is read: a record takes about one thousand."""
 
 WAIT_S = 30.0
-"""How long to wait for others who write."""
+"""How long to wait for other writers."""
 
 GLANCE_S = 1.0
 """The same while a call that pools waits, which could not even read: it goes by the rule instead."""
@@ -221,7 +220,7 @@ class Store:
         return Wisdom()
 
     def _again_with_lock(self, path: Path) -> bool:
-        """Look again when nobody writes, and set the file aside if it is still damaged; False if that is not possible."""
+        """Read again under the lock, and set the file aside if it is still damaged; False if that is not possible."""
         try:
             with locked(path, GLANCE_S):
                 self.read(path, have_lock=True)
@@ -267,7 +266,7 @@ def text_of(path: Path | str) -> str:
 
 
 class _Descriptor:
-    """An open file by its number; a pipe that nobody writes to is not waited for."""
+    """An open file by its number; a pipe without a writer is not waited for."""
 
     def __init__(self, path: Path | str) -> None:
         self.number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -277,7 +276,7 @@ class _Descriptor:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file as a whole or not at all. Whoever calls has the lock, so that what others left half-written is rubbish."""
+    """Write a file as a whole or not at all. The caller holds the lock, so temporary files of others are left-overs."""
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -4,8 +4,8 @@
    witness gave: for maxima the first candidate, for sums one that adds in float64. A wrong one never gets a time.
 2. These calls compile what is to be compiled, so that no time holds it. The first whole call comes only after one on a
    part of the planes, and not at all when that says it would take many times as long as the best so far.
-3. The rest take turns in rounds, in an order drawn anew for each, so that a busy moment of the machine hits all alike. Who
-   is clearly slower after a few rounds drops out, with the time it has.
+3. The rest take turns in rounds, in an order drawn anew for each, so that a busy moment of the machine hits all alike.
+   A candidate that is clearly slower after a few rounds drops out, with the time it has.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def measure(facts: Facts, names: Sequence[str], clock: Clock, share: Clock, best
     names
         The likely fastest first.
     clock
-        When to stop. Whoever has not been timed by then has no entry in the outcome.
+        When to stop. Candidates that have not been timed by then have no entry in the outcome.
     share
         When to be content with few rounds, because others wait.
     best_s
@@ -261,7 +261,7 @@ class _Arrays:
         return both if training and self.facts.dtype.kind == "f" else forward
 
     def spoil(self) -> None:
-        """Put in what nobody would compute, so that who writes nothing is found out."""
+        """Fill results with improbable values, so that a candidate that writes nothing is detected."""
         for array in (self.y, self.dx):
             array.view(np.uint8).fill(0x5A)
 

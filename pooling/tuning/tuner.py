@@ -97,7 +97,7 @@ def tune(
     threads
         On how many; by default as many as a call would use now.
     progress
-        Who wants to know how it goes on.
+        Called with the progress.
 
     Raises
     ------

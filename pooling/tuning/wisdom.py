@@ -117,7 +117,7 @@ def joined(old: Record, new: Record) -> Record:
             candidates[name] = one
     if candidates == dict(new.candidates):
         return new
-    if candidates == dict(old.candidates):  # all that is told is known already, or measured later
+    if candidates == dict(old.candidates):  # every measurement is known already, or newer
         return old
     choice = chosen(candidates, new.choice) or new.choice
     return replace(new, choice=choice, candidates=candidates)

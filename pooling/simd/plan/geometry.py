@@ -62,7 +62,7 @@ One at a time took 1.2 to 1.35 times as long, and 1.1 times without taps, where 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """Integers and factors (forward: divisors) for kernels, and the shape of things for whoever calls them."""
+    """Integers and factors (forward: divisors) for kernels, and sizes for their callers."""
 
     g: Array
     factors: Array

@@ -35,7 +35,7 @@ class Job:
     elements, tap_elements
         Sizes of the buffers for values and for taps that each thread needs; both are 0, or none is.
     ready
-        The work as others are told to do it, by the dtype of taps, once it has been done.
+        The prepared work queue and its function, by the dtype of taps, once it has been run.
     """
 
     kernel: Kernel[..., None]
@@ -55,7 +55,7 @@ class Job:
         Raises
         ------
         UnsupportedError
-            Numba was told to compile nothing after the backend had been chosen: between forward and backward, say.
+            NUMBA_DISABLE_JIT was set after the backend had been chosen: between forward and backward, say.
         """
         if disabled():
             raise UnsupportedError(f"backend 'simd' can't run as Python: {DISABLED}; unset it, or use another backend")
