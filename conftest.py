@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -41,3 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
     asked = any(argument.startswith("--benchmark-") for argument in given)
     if not asked and config.pluginmanager.hasplugin("benchmark"):
         config.option.benchmark_disable = True
+
+
+@pytest.fixture(autouse=True)
+def number_of_threads_is_left_alone() -> Iterator[None]:
+    """A test that leaves a number of threads set would change what tests after it find, and which these are depends on timing."""
+    yield
+    pool = sys.modules.get("pooling.parallel.pool")
+    if pool is not None and pool.chosen_threads() is not None:
+        pool.set_num_threads(None)
+        pytest.fail("the number of threads is still set: end with pooling.set_num_threads(None)")

@@ -25,6 +25,7 @@ from bench.files import ROOT, write_atomically
 from bench.schema.environment import Machine, machine
 from bench.schema.results import Results, ResultsError, Timing
 from pooling.geometry.problem import TIES, Ties
+from pooling.parallel.pool import chosen_threads
 from pooling.tuning import rule
 from pooling.tuning.candidates import sort_out
 from pooling.tuning.layer import Direction, Facts
@@ -109,12 +110,12 @@ def measure_design(path: Path, fresh: bool, progress: Callable[[int, int], None]
         data = _load(path)
         rows = data["rows"] if data["machine"] == _machine(machine()) else []
     done = [(row["layer"], row["threads"]) for row in rows]
-    before = pooling.get_num_threads()
+    before, most = chosen_threads(), pooling.get_num_threads()
     try:
         for i, (layer, threads) in enumerate(todo):
             progress(i, len(todo))
             entry = json.loads(json.dumps(data_of(layer)))
-            if (entry, threads) in done or threads > before:
+            if (entry, threads) in done or threads > most:
                 continue
             about = layer.facts(threads)
             able, _ = sort_out(about)

@@ -30,6 +30,7 @@ import numpy as np
 from pooling.backends._sums import again_scaled, narrow
 from pooling.backends.base import Backend, Pass
 from pooling.geometry.argmax_rules import gradient_sum_dtype, lowest, tap_dtype
+from pooling.geometry.axis import LONG
 from pooling.geometry.problem import TIES, Array, Kept, Problem
 from pooling.runtime.availability import DISABLED, disabled, imports, missing
 from pooling.runtime.buffer_pool import empty
@@ -93,20 +94,24 @@ class Passes:
         return self.backward if back else self.forward
 
 
-usual_passes = lru_cache(maxsize=512)(Passes)
-long_passes = lru_cache(maxsize=8)(Passes)
-"""Of windows whose tables are large: fewer are kept."""
+short_passes = lru_cache(maxsize=512)(Passes)
+medium_passes = lru_cache(maxsize=24)(Passes)
+long_passes = lru_cache(maxsize=4)(Passes)
+"""The larger the tables, the fewer are kept: some 2 MB in each cache, whatever sizes arrays have."""
+
+SHORT = 1 << 8
+"""The largest extent of a window (its axes' cells together) whose passes are kept in hundreds."""
 
 
 def passes_of(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], specialized: bool) -> Passes:
-    find = long_passes if problem.window.long else usual_passes
+    extent = problem.window.extent
+    find = short_passes if extent <= SHORT else medium_passes if extent <= LONG else long_passes
     return find(problem, outer, inner, dtype, specialized)
 
 
 def passes_for(problem: Problem, result: Array) -> Passes:
     """The passes over arrays as large as a result: y, or dx."""
-    find = long_passes if problem.window.long else usual_passes
-    passes = find(problem, len(result), result.shape[-1], result.dtype, False)
+    passes = passes_of(problem, len(result), result.shape[-1], result.dtype, False)
     if passes.special_for is None:
         return passes
     if passes.special is None and is_specialized(passes.special_for, problem):

@@ -26,6 +26,9 @@ Run = tuple[slice, slice]
 LONG = 1 << 11
 """Cells of an axis, or of all together, whose tables take so much memory that they are kept for few sizes only."""
 
+KEPT = 1 << 8
+"""Rows of the largest table that an axis keeps: axes live as long as an operator's plans."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -97,7 +100,7 @@ class Axis:
     @property
     def table(self) -> NDArray[np.int64]:
         """Rows (cell, tap, count), one per output: its first real cell, that cell's tap, and how many there are."""
-        return self._new_table() if self.out > LONG else self._table
+        return self._new_table() if self.out > KEPT else self._table
 
     @cached_property
     def _table(self) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from pooling.errors import PoolingError, shown
-from pooling.geometry.axis import LONG, Axis, Regions
+from pooling.geometry.axis import Axis, Regions
 from pooling.runtime.cached_property import cached_property
 
 LARGEST = 1 << 40
@@ -117,9 +117,9 @@ class Window:
         return tuple(axis.out for axis in self.axes)
 
     @cached_property
-    def long(self) -> bool:
-        """Whether what is prepared for this window is large."""
-        return sum(self.input_size) > LONG
+    def extent(self) -> int:
+        """Cells of all axes together: the memory of tables grows with it."""
+        return sum(self.input_size)
 
     @cached_property
     def n_taps(self) -> int:

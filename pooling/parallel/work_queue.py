@@ -31,7 +31,7 @@ from pooling.parallel.pool import (
     WAITING,
     WITH,
 )
-from pooling.runtime.jit import ThreadEntry, inlined, kernel
+from pooling.runtime.jit import UNBOUND, ThreadEntry, inlined, kernel
 from pooling.runtime.numba_api import cgutils, intrinsic, ir, types
 
 SPINS = 4000
@@ -41,7 +41,7 @@ PATIENCE = 1 << 20
 """Spins, some 10 ms, within a call: of a caller that waits for helpers to leave, before it yields its CPU between spins; of a
 helper that waits for more work, before it sleeps until it is woken."""
 
-body: Any  # bound when a pass is made: what computes a range of units
+body: Any = UNBOUND  # bound when a pass is made: what computes a range of units
 
 
 @intrinsic

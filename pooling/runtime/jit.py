@@ -17,6 +17,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 import pooling.runtime.loaded_code  # noqa: F401  (which remembers the state of the files that kernels are imported from)
 from pooling.errors import UnsupportedError
 from pooling.runtime.availability import DISABLED, disabled
+from pooling.runtime.cached_property import cached_property
 from pooling.runtime.fork import compiling
 
 P = ParamSpec("P")
@@ -25,6 +26,9 @@ R = TypeVar("R")
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
 """Of every kernel. "_nrt": kernels allocate nothing, so counting references to their arrays is work for the compiler alone."""
 
+
+UNBOUND: Any = object()
+"""The value of a global name that a kernel has to be bound to before it can be compiled."""
 
 _kernels: dict[tuple[Any, ...], Kernel[..., Any]] = {}
 """Kernels that others were specialised to."""
@@ -104,13 +108,21 @@ class Kernel(Generic[P, R]):
             return self._callee
 
     def globals(self) -> dict[str, Any]:
-        """What the function's names mean to Numba, which can't call a Kernel."""
+        """What the function's names mean: a kernel that it calls inherits what this one is bound to.
+
+        Raises
+        ------
+        TypeError
+            A name that has to be bound is not.
+        """
         meanings = self.function.__globals__ | self.bound
         for name in self.function.__code__.co_names:
             value = meanings.get(name)
+            if value is UNBOUND:
+                raise TypeError(f"{self.function.__name__} has to be bound to {name}")
             if isinstance(value, Kernel):
                 inherited = {n: v for n, v in self.bound.items() if n not in value.bound and value.mentions(n)}
-                meanings[name] = (value.bind(**inherited) if inherited else value).callee()
+                meanings[name] = value.bind(**inherited) if inherited else value
         return meanings
 
     def functions(self) -> Iterator[types.FunctionType]:
@@ -122,10 +134,15 @@ class Kernel(Generic[P, R]):
 
     def mentions(self, name: str) -> bool:
         """Whether the function, or a kernel that it calls, uses this global name."""
-        names = self.function.__code__.co_names
-        meanings = self.function.__globals__ | self.bound
-        called = (meanings.get(n) for n in names)
-        return name in names or any(isinstance(k, Kernel) and k.mentions(name) for k in called)
+        return name in self.names
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The global names that the function uses, and those of the kernels that it calls."""
+        own = self.function.__code__.co_names
+        meanings = self.function.__globals__
+        called = (self.bound.get(name, meanings.get(name)) for name in own)
+        return frozenset(own).union(*(kernel.names for kernel in called if isinstance(kernel, Kernel)))
 
 
 def kernel(function: Callable[P, R]) -> Kernel[P, R]:
@@ -141,7 +158,11 @@ def inlined(function: Callable[P, R]) -> Kernel[P, R]:
 def _seen(kernel: Kernel[..., Any]) -> types.FunctionType:
     """The kernel's function as Numba sees it."""
     function = kernel.function
-    seen = types.FunctionType(function.__code__, kernel.globals(), function.__name__)
+    meanings = kernel.globals()
+    for name in function.__code__.co_names:  # Numba can't call a Kernel
+        if isinstance(value := meanings.get(name), Kernel):
+            meanings[name] = value.callee()
+    seen = types.FunctionType(function.__code__, meanings, function.__name__)
     seen.__module__, seen.__qualname__ = function.__module__, kernel.title
     return seen
 
@@ -174,12 +195,7 @@ def _in_python(kernel: Kernel[P, R]) -> Callable[P, R]:
     import numpy as np
 
     function = kernel.function
-    meanings = function.__globals__ | kernel.bound
-    for name in function.__code__.co_names:
-        value = meanings.get(name)
-        if isinstance(value, Kernel):
-            meanings[name] = value.bind(**{n: v for n, v in kernel.bound.items() if n not in value.bound})
-    plain = types.FunctionType(function.__code__, meanings, function.__name__)
+    plain = types.FunctionType(function.__code__, kernel.globals(), function.__name__)
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -239,6 +255,45 @@ def _part(kernel: Kernel[..., Any]) -> Any:
         return numba_types.void(*arguments), codegen
 
     return _intrinsic(part, inspect.signature(kernel.function).parameters)
+
+
+class NeverCalled(Kernel[P, R]):
+    """Stands for a kernel where the code never reaches its call, such as a NaN-safe kernel's call of a NaN-safe one."""
+
+    @property
+    def title(self) -> str:
+        return f"never_{self.function.__name__}"
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        return frozenset()
+
+    def callee(self) -> Any:
+        with compiling:
+            if self._callee is None:
+                self._callee = _trap(self)
+            return self._callee
+
+
+def _trap(kernel: Kernel[..., Any]) -> Any:
+    """A call with the kernel's arguments that ends the process."""
+    from pooling.runtime.numba_api import ir
+    from pooling.runtime.numba_api import types as numba_types
+
+    def trap(typing: Any, *arguments: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            function = builder.module.declare_intrinsic("llvm.trap", (), ir.FunctionType(ir.VoidType(), []))
+            builder.call(function, [])
+            return context.get_dummy_value()
+
+        return numba_types.void(*arguments), codegen
+
+    return _intrinsic(trap, inspect.signature(kernel.function).parameters)
+
+
+def never(kernel: Kernel[P, R]) -> NeverCalled[P, R]:
+    """What to bind a name to whose call is never reached, instead of this kernel."""
+    return cast("NeverCalled[P, R]", NeverCalled(kernel.function)._of(None, {}))
 
 
 class ThreadEntry(Kernel[P, R]):

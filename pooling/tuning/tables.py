@@ -82,6 +82,9 @@ def _row(names: Sequence[str], cells: Sequence[str], line: int) -> dict[str, Any
             raise PoolingError(
                 f"line {line}: {name}={shown(cell)} is no JSON ({error}): write it as 2, 3x3 or 1:0x0:1"
             ) from None
+        if name not in WORDS and isinstance(found[name], str) and not cell.strip().isidentifier():
+            form = "2x3x8x8" if name == "shape" else "2, 3x3 or 1:0x0:1"
+            raise PoolingError(f"line {line}: {name}={shown(cell)} is no number and no list: write it as {form}")
     return found
 
 

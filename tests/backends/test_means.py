@@ -15,6 +15,7 @@ from pooling import accuracy
 from pooling.backends.registry import REGISTRY
 from pooling.cli import app
 from pooling.geometry.argmax_rules import MOST_NARROW_TERMS, SUM_BLOCK
+from pooling.parallel.pool import chosen_threads
 from pooling.simd.vector.ops import lanes
 from tests.cases import same_bits
 
@@ -141,7 +142,7 @@ def test_means_of_numbers_that_fit_are_finite(
 ) -> None:
     """chainer#7681: though their sum does not fit, in any backend, forward and backward."""
     shape = laid_out(planes, size, data_format)
-    before = pooling.get_num_threads()
+    before = chosen_threads()
     pooling.set_num_threads(threads)
     try:
         for pool in offered(lambda b: pooling.AvgPool(*window, data_format=data_format, backend=b), shape, dtype):

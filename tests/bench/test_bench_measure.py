@@ -24,6 +24,7 @@ from bench.protocol.measure import (
 )
 from bench.schema.results import LeftOut, Timing
 from bench.schema.workloads import DIRECTIONS, Workload
+from pooling.parallel.pool import chosen_threads
 
 WORKLOAD = Workload("tiny", "a test", (4, 8, 8, 8), 2)
 BRIEF = Patience(budget_s=0.02, limit_s=math.inf, rounds=(2, 3))
@@ -202,3 +203,10 @@ def test_only_where_frameworks_take_part_turns_begin_untimed(monkeypatch: pytest
     assert not settled
     measure(WORKLOAD, [GOOD, replace(GOOD, name="rival", kind="peer")], BRIEF, threads=1)
     assert settled
+
+
+def test_pinned_threads_are_given_back() -> None:
+    """A number of threads that stayed set made POOLING_NUM_THREADS count for nothing afterwards."""
+    with pinned(3):
+        assert pooling.get_num_threads() == 3
+    assert chosen_threads() is None

@@ -28,8 +28,8 @@ REMEDY = re.compile(
     r"has to|check|save|scale|needs|pool|unpool|try|say|change|move|an int such|tell)\b"
 )
 WRAPPERS = {  # their messages end in what another error says, or in a remedy that is told apart
-    ("model", "{path}: {_said(error)}"),
-    ("model", "{path}, layer {number}: {error}"),
+    ("model_files", "{path}: {_said(error)}"),
+    ("model_files", "{path}, layer {number}: {error}"),
 }
 OTHERS = {"pooling/runtime/jit.py"}
 LONGEST = 2000
@@ -70,7 +70,7 @@ def test_a_message_has_a_remedy(name: str, line: int, end: int, message: str) ->
     if (Path(name).stem, message) in WRAPPERS:
         return
     spelled = re.sub(r"ANOTHER_SHAPE|_REMEDY|remedy", "pass it", message)
-    spelled = spelled.replace("told", "change")  # a list of reasons, with what to change at its end
+    spelled = spelled.replace("{described}", "change")  # a list of reasons, with what to change at its end
     assert REMEDY.search(spelled), f"{name}, line {line}, has no remedy: {message}"
 
 
@@ -307,7 +307,7 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: write(Path("layers.yaml"), []), "'.yaml': a description.*give such a name"),
 ]
 
-FILES = {"model", "tables", "onnx_nodes", "exchange"}
+FILES = {"model_files", "tables", "onnx_nodes", "exchange"}
 """Modules whose other errors are about files and options, and have their tests in test_tables.py, test_cli.py and the like."""
 
 

@@ -221,8 +221,8 @@ def test_the_commands(how: str, tmp_path: Path) -> None:
 def test_kernels_that_call_kernels_run_as_python() -> None:
     code = """
 from tests.runtime.test_jit import scaled, twice_scaled
-bound = twice_scaled.over(scaled=scaled.over(FACTOR=7))
-print(twice_scaled(3), twice_scaled.over(FACTOR=5)(3), scaled(3), bound(1), twice_scaled.__name__)
+bound = twice_scaled.bind(scaled=scaled.bind(FACTOR=7))
+print(twice_scaled(3), twice_scaled.bind(FACTOR=5)(3), scaled(3), bound(1), twice_scaled.__name__)
 """
     works(run_python(code, **OFF), "12 75 6 49 twice_scaled")
 

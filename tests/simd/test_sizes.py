@@ -62,7 +62,7 @@ def test_a_new_size_finds_its_kernels_compiled(name: str, data_format: Any) -> N
 def never_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(specialization, "_calls", type(specialization._calls)())
     monkeypatch.setattr(specialization, "_specialized", set())
-    simd.usual_passes.cache_clear()
+    simd.short_passes.cache_clear()
 
 
 @pytest.mark.usefixtures("never_seen")
@@ -129,7 +129,7 @@ def test_both_passes_need_not_be_specialized_alike(
     got, saved = pool.forward(x)
     if specialized_first:
         specialization._specialized.discard(what)
-        simd.usual_passes.cache_clear()
+        simd.short_passes.cache_clear()
     else:
         specialization._specialized.add(what)
     assert same_bits(got, y)

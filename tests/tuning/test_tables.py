@@ -188,7 +188,8 @@ def test_shapes_are_lists_and_words_are_words() -> None:
         ("shape,kernel_size,count\n1x1x4x4,2,1.5\n", r"layer 1: count=1\.5: 1\.5 is not an int"),
         ("shape,kernel_size,count\n1x1x4x4,2,0\n", "layer 1: count=0: 0 is too small, it must be at least 1"),
         (f"shape,kernel_size,count\n1x1x4x4,2,{(1 << 40) + 1}\n", "layer 1: count=.* it must be at most 1099511627776"),
-        ("shape,kernel_size\n4\u00b2,2\n", "layer 1: shape='4²': give the input's shape"),
+        ("shape,kernel_size\n4\u00b2,2\n", "line 2: shape='4²' is no number and no list: write it as 2x3x8x8"),
+        ('shape,op,p\n"2,3,8,8",lp,2\n', "line 2: shape='2,3,8,8' is no number and no list: write it as 2x3x8x8"),
         ("", "has no layers: describe at least one"),
     ],
 )

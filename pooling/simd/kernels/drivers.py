@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from pooling.runtime.jit import kernel
+from pooling.runtime.jit import UNBOUND, kernel
 from pooling.simd.kernels.scatter import narrow, scatter, zero_fill
 from pooling.simd.memory.transpose import lanes_to_planes, planes_to_lanes
 from pooling.simd.plan.box import band_box
 from pooling.simd.vector.ops import load, width
 
-visit: Any
+visit: Any = UNBOUND
 
 # Bound when a pass is made:
 WIDE = 0  # whether gradients are added in float64 and rounded once

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pooling.runtime.jit import inlined
+from pooling.runtime.jit import UNBOUND, inlined
 from pooling.simd.memory.prefetch import prefetch_close
 from pooling.simd.plan.geometry import Program
 from pooling.simd.vector.interleave import picked, repeated, replaced
@@ -25,7 +25,7 @@ VECTOR = 0
 LAST = 0
 STREAM = 0  # whether y is written with streaming stores
 FLOATS = 1
-nan_safe_window: Any
+nan_safe_window: Any = UNBOUND
 
 
 @inlined

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pooling.runtime.jit import inlined, kernel
+from pooling.runtime.jit import UNBOUND, inlined, kernel
 from pooling.simd.kernels.rows.forward import fill
 from pooling.simd.memory.prefetch import prefetch_range
 from pooling.simd.vector.interleave import added, load_n, picked
@@ -32,14 +32,7 @@ BEFORE_H, BEFORE_W = 0, 0  # padding
 SIZE_W = 1  # cells of a row
 
 
-@kernel
-def nothing(
-    x: Any, at: int, plane: int, y: Any, q: int, won: Any, rows: int, starts: Any, divisors: Any
-) -> None:  # fmt: skip
-    """What is called instead of `careful` by itself."""
-
-
-nan_safe: Any = nothing
+nan_safe: Any = UNBOUND  # the same for windows with NaNs
 
 
 @inlined

@@ -15,9 +15,10 @@ from pooling.geometry.axis import Axis
 from pooling.geometry.problem import Array, Problem
 from pooling.geometry.window import Window
 from pooling.runtime.buffer_pool import ALIGNMENT
+from pooling.runtime.jit import never
 from pooling.simd.kernels.disjoint import are_disjoint
 from pooling.simd.kernels.packed_rows.backward import backward_short
-from pooling.simd.kernels.packed_rows.forward import forward_short, nan_safe_rows, nothing
+from pooling.simd.kernels.packed_rows.forward import forward_short, nan_safe_rows
 from pooling.simd.kernels.rows.plan import BAND, MOST_STRIDE, MOST_TAPS, rows_fit
 from pooling.simd.memory.prefetch import from_memory, interleaves_prefetch
 from pooling.simd.plan.cache_blocking import Plan, shifts_of
@@ -182,7 +183,7 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
         "GAP_W": gap_w,
         "INTERLEAVED": int(from_memory(problem, outer, 1, dtype) and interleaves_prefetch()),
     }
-    nan_safe = nan_safe_rows.bind(**nan_safe_rows.known(names), NAN_SAFE=1, nan_safe=nothing).noinline()
+    nan_safe = nan_safe_rows.bind(**nan_safe_rows.known(names), NAN_SAFE=1, nan_safe=never(nan_safe_rows)).noinline()
     kernel = forward_short.bind(**forward_short.known(names), NAN_SAFE=0, nan_safe=nan_safe)
     edge = lowest(dtype) if problem.op == "max" else dtype.type(0)
     beyond = 2 * lanes(dtype)

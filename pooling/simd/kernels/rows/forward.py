@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pooling.runtime.jit import inlined, kernel
+from pooling.runtime.jit import UNBOUND, inlined, kernel
 from pooling.simd.memory.prefetch import prefetch_at, prefetch_range
 from pooling.simd.plan.box import D_FIRST, D_STOP, H_FIRST, H_STOP, band_box
 from pooling.simd.plan.geometry import FACTOR, FIELDS, FULL, FULL_STOP, OUT, SIZE, STEP, TABLE
@@ -73,15 +73,7 @@ def new_rows(at: int, line: int, plane: int, i: int) -> int:
     return at + down * line + deep * D_D * plane
 
 
-@kernel
-def nothing(
-    x: Any, at: int, line: int, plane: int, y: Any, q: int, won: Any, t: int, n: int, first: int, n_d: int, n_h: int,
-    taps: Any, factors: Any, f: int, factor: Any,
-) -> None:  # fmt: skip
-    """What `nan_safe` is in the kernel that is NaN-safe itself."""
-
-
-nan_safe: Any = nothing
+nan_safe: Any = UNBOUND  # the same for windows with NaNs
 
 
 @inlined

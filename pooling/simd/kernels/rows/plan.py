@@ -11,10 +11,10 @@ import numpy as np
 
 from pooling.geometry.argmax_rules import lowest, tap_dtype
 from pooling.geometry.problem import Problem
-from pooling.runtime.jit import Kernel
+from pooling.runtime.jit import Kernel, never
 from pooling.simd.kernels.disjoint import are_disjoint
 from pooling.simd.kernels.rows.backward import exact_row, spread_rows
-from pooling.simd.kernels.rows.forward import forward_rows, nan_safe_run, nothing
+from pooling.simd.kernels.rows.forward import forward_rows, nan_safe_run
 from pooling.simd.memory.prefetch import from_memory, interleaves_prefetch
 from pooling.simd.plan.cache_blocking import Plan, bands, shifts_of
 from pooling.simd.plan.geometry import RECENT, Program, backward_program, forward_program
@@ -99,7 +99,9 @@ def forward_plan(problem: Problem, outer: int, dtype: np.dtype[Any]) -> Plan:
     # Overlapping windows read several rows at a time; interleaving their prefetch was slower (docs/experiments.md, prefetch).
     turns = not outside and not overlap and interleaves_prefetch() and from_memory(problem, outer, 1, dtype)
     names["INTERLEAVED"] = int(turns)
-    nan_safe = nan_safe_run.bind(**nan_safe_run.known(names), LANES=fills, OVER=0, NAN_SAFE=1, nan_safe=nothing)
+    nan_safe = nan_safe_run.bind(
+        **nan_safe_run.known(names), LANES=fills, OVER=0, NAN_SAFE=1, nan_safe=never(nan_safe_run)
+    )
     kernel = forward_rows.bind(
         **forward_rows.known(names), LANES=over, OVER=longer, NAN_SAFE=int(dtype.kind != "f"), nan_safe=nan_safe
     )

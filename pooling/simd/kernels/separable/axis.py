@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from pooling.geometry.argmax_rules import SUM_BLOCK
-from pooling.runtime.jit import inlined, kernel
+from pooling.runtime.jit import UNBOUND, inlined, kernel
 from pooling.simd.plan.geometry import FACTOR, FULL, FULL_STOP, STEP, STRIDE, TABLE, TAP_STEP
 from pooling.simd.vector.ops import any_lane, beats, load, load_like, select, splat, store, store_or_stream, width
 
@@ -32,15 +32,7 @@ BEFORE, AFTER = (
 )  # whether sources are scaled by their factors (backward), or sums divided by their divisors (forward)
 
 
-@kernel
-def nothing(
-    x: Any, s: int, taps: Any, st: int, y: Any, d: int, won: Any, dt: int, run: int, by: int, count: int, tap: int,
-    tap_step: int, factors: Any, f: int, f_step: int,
-) -> None:  # fmt: skip
-    """What is called instead of `careful` by itself."""
-
-
-nan_safe: Any = nothing
+nan_safe: Any = UNBOUND  # the same for windows with NaNs
 
 
 @inlined

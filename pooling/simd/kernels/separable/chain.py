@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pooling.geometry.argmax_rules import SUM_BLOCK
-from pooling.runtime.jit import Kernel, kernel
+from pooling.runtime.jit import Kernel, kernel, never
 from pooling.simd.kernels.separable import van_herk
-from pooling.simd.kernels.separable.axis import fold, nothing, read_axis
+from pooling.simd.kernels.separable.axis import fold, read_axis
 from pooling.simd.plan.box import D_FIRST, D_LOW, D_N, D_STOP, H_FIRST, H_N, H_STOP, W_FIRST, W_N, W_STOP
 from pooling.simd.plan.geometry import FACTOR, FIELDS, SCAN, Program
 
@@ -184,8 +184,12 @@ def chain(
         long = not bound.get("MAX") and (regions or program.tables[axis][:, 2].max(initial=0) > SUM_BLOCK)
         made = {"TAPPED": int(i > 1), "VECTOR": vector, "LONG": int(long)}
         one = (van_herk.scan_axis if scanned else read_axis.bind(COUNT=count)).bind(**made, **own)
-        if floats:
-            again = van_herk.scan_lines.bind(nan_safe=van_herk.nothing) if scanned else fold.bind(nan_safe=nothing)
+        again = van_herk.scan_lines if scanned else fold
+        unused = never(again)
+        if not floats:
+            one = one.bind(nan_safe=unused)
+        else:
+            again = again.bind(nan_safe=unused)
             parameters = again.known({"NAN_SAFE": 1, "STREAM": 0, **made, **bound})
             one = one.bind(NAN_SAFE=0, nan_safe=again.bind(**parameters).noinline())
         if i < len(program.passes) and one.mentions("STREAM"):

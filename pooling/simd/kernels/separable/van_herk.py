@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pooling.geometry.argmax_rules import SUM_BLOCK
-from pooling.runtime.jit import inlined, kernel
+from pooling.runtime.jit import UNBOUND, inlined, kernel
 from pooling.simd.plan.geometry import FACTOR, SCAN, SCAN_TABLE, SIZE, STEP, TABLE, TAP_STEP, TOGETHER
 from pooling.simd.vector.ops import any_lane, beats, load, load_like, select, splat, store, width
 
@@ -28,15 +28,7 @@ LONG = 0
 BEFORE, AFTER = 0, 0
 
 
-@kernel
-def nothing(
-    x: Any, s: int, taps: Any, st: int, y: Any, d: int, won: Any, dt: int, run: int, g: Any, a: int, first: int, stop: int,
-    shift: int, n: int, factors: Any, v: Any, v0: int, t: Any, t0: int, last: int, many: int,
-) -> None:  # fmt: skip
-    """What is called instead of `careful` by itself."""
-
-
-nan_safe: Any = nothing
+nan_safe: Any = UNBOUND  # the same for windows with NaNs
 
 
 @inlined
