@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
-from pooling.runtime.jit import Kernel, kernel
+import numpy as np
+import pytest
+
+from pooling.runtime.jit import UNBOUND, Kernel, kernel, never
 from tests.processes import run_python
 
 CODE = """
@@ -56,3 +60,34 @@ def test_constants_are_bound_in_called_kernels_too() -> None:
     assert scaled(3) == 6
     assert isinstance(twice_scaled.bind(scaled=scaled.bind(FACTOR=7)), Kernel)
     assert twice_scaled.bind(scaled=scaled.bind(FACTOR=7))(1) == 49
+
+
+RARE = 0
+other: Any = UNBOUND
+
+
+@kernel
+def fill(out: Any, value: int) -> None:
+    out[0] = value
+    if RARE:
+        other(out, value + 1)
+
+
+def test_a_name_that_no_kernel_uses_is_an_error() -> None:
+    with pytest.raises(TypeError, match=r"twice_scaled.*no global name FACTR"):
+        twice_scaled.bind(FACTR=5)
+    assert twice_scaled.known({"FACTOR": 3, "RARE": 1}) == {"FACTOR": 3}
+
+
+def test_a_name_that_is_left_unbound_is_an_error() -> None:
+    with pytest.raises(TypeError, match="fill has to be bound to other"):
+        fill.bind(RARE=1)(np.zeros(1), 3)
+
+
+def test_what_is_never_called_is_not_compiled_into_a_recursion() -> None:
+    out = np.zeros(1)
+    inner = fill.bind(RARE=0, other=never(fill))
+    inner(out, 3)
+    assert out[0] == 3
+    fill.bind(RARE=1, other=inner.noinline())(out, 3)
+    assert out[0] == 4
