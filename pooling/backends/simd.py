@@ -22,6 +22,7 @@ writes dx. Nothing else leaves the cache.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any
 
@@ -104,14 +105,20 @@ SHORT = 1 << 8
 
 
 def passes_of(problem: Problem, outer: int, inner: int, dtype: np.dtype[Any], specialized: bool) -> Passes:
-    extent = problem.window.extent
-    find = short_passes if extent <= SHORT else medium_passes if extent <= LONG else long_passes
+    find = short_passes if problem.window.extent <= SHORT else fewer_passes(problem)
     return find(problem, outer, inner, dtype, specialized)
+
+
+def fewer_passes(problem: Problem) -> Callable[..., Passes]:
+    """The cache of passes whose tables are larger."""
+    return medium_passes if problem.window.extent <= LONG else long_passes
 
 
 def passes_for(problem: Problem, result: Array) -> Passes:
     """The passes over arrays as large as a result: y, or dx."""
-    passes = passes_of(problem, len(result), result.shape[-1], result.dtype, False)
+    # As in `passes_of`, without a call.
+    find = short_passes if problem.window.extent <= SHORT else fewer_passes(problem)
+    passes = find(problem, len(result), result.shape[-1], result.dtype, False)
     if passes.special_for is None:
         return passes
     if passes.special is None and is_specialized(passes.special_for, problem):
