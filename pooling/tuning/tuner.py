@@ -11,7 +11,7 @@ from typing import Any
 from pooling.backends.registry import REGISTRY
 from pooling.errors import PoolingError, printable, shown
 from pooling.geometry.window import as_int
-from pooling.parallel.pool import get_num_threads, set_num_threads
+from pooling.parallel.pool import chosen_threads, get_num_threads, set_num_threads
 from pooling.runtime.availability import imports
 from pooling.tuning import rule
 from pooling.tuning.candidates import sort_out, source_of
@@ -124,7 +124,7 @@ def tune(
     clock = Clock(float(min(budget_s, LONGEST_S)))
     todo = _by_weight([layer for one in workloads for layer in as_layers(one)], threads)
     tuned = Tuned()
-    before = get_num_threads()
+    before, chosen = get_num_threads(), chosen_threads()
     if threads not in (None, before):
         set_num_threads(threads)
     try:
@@ -136,7 +136,7 @@ def tune(
             progress(len(todo), len(todo), "")
     finally:
         if threads not in (None, before):
-            set_num_threads(before)
+            set_num_threads(chosen)  # None stays None, so that POOLING_NUM_THREADS counts again
     return tuned
 
 

@@ -336,7 +336,7 @@ def test_machine_code_of_other_settings_is_not_found(setting: str, tmp_path: Pat
 def test_every_source_counts(tmp_path: Path) -> None:
     place, told = package(tmp_path / "a"), "from pooling.runtime.kernel_cache import fingerprint; print(fingerprint())"
     found = [answer(place, tmp_path, code=told)]
-    helper = place / "pooling" / "simd" / "vectors.py"
+    helper = place / "pooling" / "simd" / "vector" / "ops.py"
     helper.write_text(helper.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
     found.append(answer(place, tmp_path, code=told))
     helper.rename(helper.with_name("words.py"))

@@ -15,6 +15,7 @@ import pytest
 
 import pooling
 from pooling.backends.registry import REGISTRY
+from pooling.parallel.pool import chosen_threads
 from pooling.tuning import timing as measuring
 from pooling.tuning import tuner
 from pooling.tuning.candidates import sort_out
@@ -213,6 +214,7 @@ def test_threads_are_as_before() -> None:
     before = pooling.get_num_threads()
     pooling.tune([LAYER], threads=before + 1)
     assert pooling.get_num_threads() == before
+    assert chosen_threads() is None, "POOLING_NUM_THREADS counts for nothing while a number is set"
     assert list(records()) == [key(threads=before + 1)]
 
 
