@@ -51,7 +51,7 @@ def shown(value: Any) -> str:
     """
     try:
         text = printable(" ".join(repr(value).split()))
-    except Exception:  # an int of more than 4,300 digits, lists nested too deeply, or a stranger's object
+    except Exception:  # an int of more than 4,300 digits, lists nested too deeply, or an object whose __repr__ fails
         if isinstance(value, int):
             return f"an int of about {int(value.bit_length() * 0.30103)} digits"
         return f"a {type(value).__name__} that can't be shown"

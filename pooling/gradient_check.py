@@ -155,7 +155,7 @@ def _dtype(operator: Any, x: Array, arguments: tuple[Any, ...]) -> np.dtype[Any]
     if x.dtype == np.float32:
         try:
             operator.forward(x.astype(np.float64), *arguments)
-        except Exception:  # whatever a stranger's operator makes of float64
+        except Exception:  # whatever a foreign operator makes of float64
             return x.dtype
     return np.dtype(np.float64)
 

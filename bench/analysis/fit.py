@@ -25,7 +25,7 @@ from bench.files import ROOT, write_atomically
 from bench.schema.environment import Machine, machine
 from bench.schema.results import Results, ResultsError, Timing
 from pooling.geometry.problem import TIES, Ties
-from pooling.parallel.pool import chosen_threads
+from pooling.parallel.pool import using_threads
 from pooling.tuning import rule
 from pooling.tuning.candidates import sort_out
 from pooling.tuning.layer import Direction, Facts
@@ -110,22 +110,19 @@ def measure_design(path: Path, fresh: bool, progress: Callable[[int, int], None]
         data = _load(path)
         rows = data["rows"] if data["machine"] == _machine(machine()) else []
     done = [(row["layer"], row["threads"]) for row in rows]
-    before, most = chosen_threads(), pooling.get_num_threads()
-    try:
-        for i, (layer, threads) in enumerate(todo):
-            progress(i, len(todo))
-            entry = json.loads(json.dumps(data_of(layer)))
-            if (entry, threads) in done or threads > most:
-                continue
-            about = layer.facts(threads)
-            able, _ = sort_out(about)
-            pooling.set_num_threads(threads)
+    most = pooling.get_num_threads()
+    for i, (layer, threads) in enumerate(todo):
+        progress(i, len(todo))
+        entry = json.loads(json.dumps(data_of(layer)))
+        if (entry, threads) in done or threads > most:
+            continue
+        about = layer.facts(threads)
+        able, _ = sort_out(about)
+        with using_threads(threads):
             outcome = measure(about, ranked(about, able), Clock(math.inf), Clock(LAYER_S))
-            us = {name: float(f"{1e6 * times.quartiles[1]:.5g}") for name, times in outcome.times.items()}
-            rows.append({"layer": entry, "threads": threads, "us": us})
-            _save(path, rows)
-    finally:
-        pooling.set_num_threads(before)
+        us = {name: float(f"{1e6 * times.quartiles[1]:.5g}") for name, times in outcome.times.items()}
+        rows.append({"layer": entry, "threads": threads, "us": us})
+        _save(path, rows)
     progress(len(todo), len(todo))
 
 

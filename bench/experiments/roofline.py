@@ -285,9 +285,9 @@ def fraction(timing: Timing, workload: Workload, roof: Sequence[Bandwidth]) -> f
         Rows of the same run; those count that were measured in turns with the workload, if there are any.
     """
     beside = [row for row in roof if row.workload == timing.workload] if timing.stage == "beyond" else []
-    interleaved_line = [row for row in roof if not row.workload]
+    standalone = [row for row in roof if not row.workload]
     roof = next(
-        (rows for rows in (beside, interleaved_line) if {row.kind for row in rows} == set(get_args(BandwidthKind))), ()
+        (rows for rows in (beside, standalone) if {row.kind for row in rows} == set(get_args(BandwidthKind))), ()
     )
     if not roof:
         return None

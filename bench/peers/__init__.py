@@ -4,16 +4,15 @@ Each takes part in its best fair form: the threads everybody has, models built a
 it is timed, inputs shared without a copy, outputs written to memory that exists wherever its interface can, and the training
 forward pass with the indices, or workspace, that its backward pass needs.
 
-OpenMP's workers (PyTorch, oneDNN) and ONNX Runtime's wait for more
-work by spinning. Between the calls of a turn that is worth much to them: oneDNN took 10 us on 64x50x8x8 and 42 us on
-64x20x24x24, but 28 us with OMP_WAIT_POLICY=passive, and 226 us with GOMP_SPINCOUNT=3000. So it stays as it is by default. But it
-goes on for some milliseconds after the last call, and takes a core from whoever comes next: right after PyTorch, `simd` took
-twice as long. So where frameworks take part a turn begins with untimed calls that outlast it (bench.protocol.measure.SETTLE_S).
-ONNX Runtime's spinning outlasted more than that (PyTorch took three times as long after it); it is told to stop when a call
-ends, which makes its own calls no slower.
+OpenMP's workers (PyTorch, oneDNN) and ONNX Runtime's spin-wait for more work. Between the calls of a turn that makes them fast:
+oneDNN took 10 us on 64x50x8x8 and 42 us on 64x20x24x24, but 28 us with OMP_WAIT_POLICY=passive, and 226 us with
+GOMP_SPINCOUNT=3000. So it stays as it is by default. But it goes on for some milliseconds after the last call, and occupies a
+core of the next contender: right after PyTorch, `simd` took twice as long. So where frameworks take part a turn begins with
+untimed calls that outlast it (bench.protocol.measure.SETTLE_S). ONNX Runtime's spinning outlasted more than that (PyTorch took
+three times as long after it); it is set to stop when a call ends, which makes its own calls no slower.
 
 It needs a machine with nothing else to do: where another process holds a core, a spinning team waits for the worker that has
-none, 10 ms instead of 0.1, and comparisons flatter whoever does not spin. Such rows come out unstable; don't quote them.
+none, 10 ms instead of 0.1, and comparisons favour contenders that do not spin. Such rows come out unstable; don't quote them.
 
 A framework is imported when its contender is first asked something, never before.
 """

@@ -31,7 +31,7 @@ from bench.protocol import exact
 from bench.protocol.contenders import Arrays, Calls, Contender
 from bench.schema.results import LeftOut, Stage, Timing
 from bench.schema.workloads import DIRECTIONS, Direction, Workload
-from pooling.parallel.pool import chosen_threads
+from pooling.parallel.pool import using_threads
 
 Array = NDArray[Any]
 Progress = Callable[[float], None]
@@ -83,13 +83,8 @@ class Patience:
 @contextmanager
 def pinned(threads: int) -> Iterator[None]:
     """The same number of threads for everybody: this library, BLAS, OpenMP."""
-    before = chosen_threads()  # None stays None, so that POOLING_NUM_THREADS counts again afterwards
-    pooling.set_num_threads(threads)
-    try:
-        with threadpool_limits(threads):
-            yield
-    finally:
-        pooling.set_num_threads(before)
+    with using_threads(threads), threadpool_limits(threads):
+        yield
 
 
 def measure(

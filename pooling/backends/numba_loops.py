@@ -79,7 +79,7 @@ def find_maxima(
 
 
 @kernel
-def pay_winners(dy: Any, taps: Any, no_tap: int, s: Any, rows: Any, dx: Any, start: int, stop: int) -> None:
+def add_to_winners(dy: Any, taps: Any, no_tap: int, s: Any, rows: Any, dx: Any, start: int, stop: int) -> None:
     dx[start:stop] = 0
     for b in range(start, stop):
         for d in range(s[D_OUT]):
@@ -97,7 +97,7 @@ def pay_winners(dy: Any, taps: Any, no_tap: int, s: Any, rows: Any, dx: Any, sta
 
 
 @kernel
-def pay_shares(
+def add_shares(
     dy: Any, x: Any, y: Any, s: Any, rows: Any, dx: Any, one: Any, whole: bool, start: int, stop: int
 ) -> None:
     """To all tied cells, but to the first of several NaNs alone: equal shares, or (`whole`) everything."""
@@ -109,8 +109,8 @@ def pay_shares(
                     e, f, g = d, s[D_OUT] + h, s[D_OUT] + s[H_OUT] + w
                     for c in range(x.shape[4]):
                         best, tied = y[b, d, h, w, c], one - one
-                        for paying in range(2):
-                            paid = False
+                        for adding in range(2):
+                            given_to_nan = False
                             for i in range(rows[e, 2]):
                                 z = rows[e, 0] + i * s[D_STEP]
                                 for j in range(rows[f, 2]):
@@ -118,9 +118,9 @@ def pay_shares(
                                     for k in range(rows[g, 2]):
                                         v = rows[g, 0] + k * s[W_STEP]
                                         value = x[b, z, u, v, c]
-                                        if value == best or (value != value and not paid):
-                                            paid = value != value
-                                            if not paying:
+                                        if value == best or (value != value and not given_to_nan):
+                                            given_to_nan = value != value
+                                            if not adding:
                                                 tied += one
                                             elif whole:
                                                 dx[b, z, u, v, c] += dy[b, d, h, w, c]
@@ -198,7 +198,7 @@ def spread_slopes(
                 for w in range(s[W_OUT]):
                     e, f, g = d, s[D_OUT] + h, s[D_OUT] + s[H_OUT] + w
                     for c in range(x.shape[4]):
-                        norm, paid = np.float64(y[b, d, h, w, c]), dy[b, d, h, w, c] * weights[d, h, w]
+                        norm, gradient = np.float64(y[b, d, h, w, c]), dy[b, d, h, w, c] * weights[d, h, w]
                         for i in range(rows[e, 2]):
                             z = rows[e, 0] + i * s[D_STEP]
                             for j in range(rows[f, 2]):
@@ -215,7 +215,7 @@ def spread_slopes(
                                         slope = ratio ** (p - 1)
                                     else:
                                         slope = np.sign(value) * abs(ratio) ** (p - 1)
-                                    dx[b, z, u, v, c] += paid * slope
+                                    dx[b, z, u, v, c] += gradient * slope
 
 
 def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
@@ -234,11 +234,11 @@ def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     where, dy, out = walks(problem.window), as_3d(dy), as_3d(dx)
     if problem.ties in ("first", "last"):
         taps, no_tap = as_3d(kept[0]), NO_TAP[kept[0].dtype]
-        split(lambda a, b: pay_winners(dy, taps, no_tap, *where, out, a, b), len(dx), dx.nbytes)
+        split(lambda a, b: add_to_winners(dy, taps, no_tap, *where, out, a, b), len(dx), dx.nbytes)
     else:
         x, y = map(as_3d, kept)
         one, whole = dx.dtype.type(1), problem.ties == "all"
-        split(lambda a, b: pay_shares(dy, x, y, *where, out, one, whole, a, b), len(dx), dx.nbytes)
+        split(lambda a, b: add_shares(dy, x, y, *where, out, one, whole, a, b), len(dx), dx.nbytes)
 
 
 def per_output(values: Array, window: Window) -> Array:

@@ -130,12 +130,12 @@ def max_forward(x: Array, problem: Problem, y: Array, training: bool) -> Kept:
 @with_wide_sums
 def max_backward(dy: Array, kept: Kept, problem: Problem, dx: Array) -> None:
     def work(block: slice) -> None:
-        add_wide(tuple(array[block] for array in kept), dy[block], problem, dx[block])
+        add_gradients(tuple(array[block] for array in kept), dy[block], problem, dx[block])
 
     in_blocks(work, dx)
 
 
-def add_wide(kept: Kept, dy: Array, problem: Problem, dx: Array) -> None:
+def add_gradients(kept: Kept, dy: Array, problem: Problem, dx: Array) -> None:
     """The backward pass of one block."""
     slices = list(problem.window.slices(backwards=True))
     if len(kept) == 1:

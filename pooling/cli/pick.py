@@ -71,13 +71,13 @@ def pick(
             "operator": repr(layer.operator),
         }
         asked |= {"direction": direction, "threads": threads or pooling.get_num_threads()}
-        described: dict[str, Any] = {"backend": choice.backend, **asked, "origin": choice.origin}
-        described |= {
+        output: dict[str, Any] = {"backend": choice.backend, **asked, "origin": choice.origin}
+        output |= {
             "ranking": [asdict(place) for place in choice.ranking],
             "not_considered": dict(choice.not_considered),
         }
-        described |= {"layer": choice.layer, "machine": dict(choice.machine), "key": choice.key}
-        typer.echo(json.dumps(described | ({"source": source} if show_source else {}), indent=2))
+        output |= {"layer": choice.layer, "machine": dict(choice.machine), "key": choice.key}
+        typer.echo(json.dumps(output | ({"source": source} if show_source else {}), indent=2))
         return
     typer.echo(f"{choice.backend}\n\n{choice}")
     if choice.not_considered:

@@ -112,11 +112,11 @@ def tune(
         typer.echo(f"Interrupted: {done} layers are done, and kept; the same command goes on from there.", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        described: dict[str, Any] = {"measured": {}, "known": tuned.known, "left": tuned.left, "refused": tuned.refused}
+        output: dict[str, Any] = {"measured": {}, "known": tuned.known, "left": tuned.left, "refused": tuned.refused}
         for key, record in tuned.measured.items():
             us = {name: one.median_us for name, one in record.candidates.items() if one.median_us is not None}
-            described["measured"][key] = {"choice": record.choice, "layer": record.layer, "us": us}
-        typer.echo(json.dumps(described | {"store": str(location()) if tuned.kept else None}, indent=2))
+            output["measured"][key] = {"choice": record.choice, "layer": record.layer, "us": us}
+        typer.echo(json.dumps(output | {"store": str(location()) if tuned.kept else None}, indent=2))
     else:
         typer.echo(str(tuned))
         if tuned.measured:

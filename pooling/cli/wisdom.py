@@ -96,12 +96,12 @@ def import_(
     files: Annotated[list[Path], typer.Argument(help="Files that were exported.")], as_json: Json = False
 ) -> None:
     """Take what is of use on this machine, and tell what was taken and what was refused. Exit code 1 if nothing was of use."""
-    described = {}
+    output = {}
     useful = 0
     for path in files:
         imported = exchange.import_file(path)
         useful += len(imported.took) + len(imported.known)
-        described[str(path)] = {"took": imported.took, "known": imported.known, "refused": imported.refused}
+        output[str(path)] = {"took": imported.took, "known": imported.known, "refused": imported.refused}
         if not as_json:
             counts = f"{len(imported.took)} taken, {len(imported.known)} known already, {len(imported.refused)} refused"
             typer.echo(f"{path}: {counts}")
@@ -110,7 +110,7 @@ def import_(
             for key, reason in imported.refused.items():
                 typer.echo(f"  refused  {key}: {reason}")
     if as_json:
-        typer.echo(json.dumps(described, indent=2))
+        typer.echo(json.dumps(output, indent=2))
     if not useful:
         raise typer.Exit(1)
 

@@ -197,7 +197,7 @@ def as_int(name: str, entry: Any, value: Any, least: int, most: int = LARGEST) -
         if isinstance(entry, bool):
             raise TypeError
         number = operator.index(entry)
-    except Exception:  # a stranger's `__index__` may raise anything
+    except Exception:  # a foreign `__index__` may raise anything
         raise PoolingError(f"{name}={shown(value)}: {shown(entry)} is not an int; give one") from None
     if number < least:
         raise PoolingError(f"{name}={shown(value)}: {shown(number)} is too small, it must be at least {least}")

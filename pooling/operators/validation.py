@@ -101,6 +101,6 @@ def as_plain(value: Any) -> Any:
     if is_many(value):
         return tuple(as_plain(v) for v in value)
     if hasattr(value, "__index__") and not isinstance(value, bool) and type(value) is not int:
-        with contextlib.suppress(Exception):  # a stranger's, which is refused as it is
+        with contextlib.suppress(Exception):  # a foreign object's method; it is refused as it is
             return operator.index(value)
     return value

@@ -12,7 +12,8 @@ survive a fork; threads made anew in a forked child have neither problem, and wh
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from queue import SimpleQueue
 from threading import Lock, RLock, Thread, local
@@ -199,6 +200,19 @@ def set_num_threads(n: int | np.integer[Any] | None) -> None:
         if _workers is not None:
             _workers.dismiss()  # once they have done what is waiting
             _workers = None
+
+
+@contextmanager
+def using_threads(n: int | None) -> Iterator[None]:
+    """Use `n` threads within the block, and afterwards what was set before: nothing, if nothing was. None changes nothing."""
+    before = _threads
+    if n is not None:
+        set_num_threads(n)
+    try:
+        yield
+    finally:
+        if n is not None:
+            set_num_threads(before)
 
 
 def split(work: Work, n: int, nbytes: int) -> None:

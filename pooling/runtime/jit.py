@@ -121,7 +121,7 @@ class Kernel(Generic[P, R]):
             if value is UNBOUND:
                 raise TypeError(f"{self.function.__name__} has to be bound to {name}")
             if isinstance(value, Kernel):
-                inherited = {n: v for n, v in self.bound.items() if n not in value.bound and value.mentions(n)}
+                inherited = {n: v for n, v in value.known(self.bound).items() if n not in value.bound}
                 meanings[name] = value.bind(**inherited) if inherited else value
         return meanings
 

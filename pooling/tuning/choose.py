@@ -134,12 +134,12 @@ def _able(about: Facts) -> list[str]:
             *(name for name in rule.PREFERENCE if name in reasons),
             *(n for n in reasons if n not in rule.PREFERENCE),
         ]
-        described = "; ".join(f"{name}: {reasons[name]}" for name in order)
+        message = "; ".join(f"{name}: {reasons[name]}" for name in order)
         if about.dtype.kind != "f" or about.dtype.char not in DTYPES:
-            described += f"; with dtype={about.dtype} none can: pool x.astype(np.float32)"
+            message += f"; with dtype={about.dtype} none can: pool x.astype(np.float32)"
         else:
-            described += "; change the arguments that they name"
-        raise UnsupportedError(f"no backend can do this: {described}")
+            message += "; change the arguments that they name"
+        raise UnsupportedError(f"no backend can do this: {message}")
     return able
 
 

@@ -186,10 +186,10 @@ def _text_of(path: Path) -> str:
 
 def _said(error: Exception) -> str:
     """What is wrong, in a line; parsers tell of long integers that Python has a limit, and not what to do."""
-    described = getattr(error, "strerror", None) or str(error)
-    if "integer string conversion" in described:
+    message = getattr(error, "strerror", None) or str(error)
+    if "integer string conversion" in message:
         return f"it has an integer of more than {MOST_DIGITS} digits: write a smaller one"
-    return printable(" ".join(described.split()))
+    return printable(" ".join(message.split()))
 
 
 def write(path: Path, layers: Sequence[Layer]) -> None:

@@ -234,13 +234,13 @@ class Store:
         while aside.exists():
             number, aside = number + 1, path.with_name(f"{path.name}.aside-{number + 1}")
         os.replace(path, aside)
-        described = f"{path} can't be used: {reason}. It is now {aside.name}, and a new one is begun"
+        message = f"{path} can't be used: {reason}. It is now {aside.name}, and a new one is begun"
         sound = Wisdom()
         with contextlib.suppress(OSError, WisdomError):  # of what is no wisdom at all
             sound, _ = sift(text_of(aside))
             write(path, to_text(sound))
-            described += f" with the {sound.count} records in it that are sound"
-        warn(described)
+            message += f" with the {sound.count} records in it that are sound"
+        warn(message)
         sound.add(known)
         return sound
 

@@ -11,7 +11,7 @@ from typing import Any
 from pooling.backends.registry import REGISTRY
 from pooling.errors import PoolingError, printable, shown
 from pooling.geometry.window import as_int
-from pooling.parallel.pool import chosen_threads, get_num_threads, set_num_threads
+from pooling.parallel.pool import get_num_threads, using_threads
 from pooling.runtime.availability import imports
 from pooling.tuning import rule
 from pooling.tuning.candidates import sort_out, source_of
@@ -124,19 +124,13 @@ def tune(
     clock = Clock(float(min(budget_s, LONGEST_S)))
     todo = _by_weight([layer for one in workloads for layer in as_layers(one)], threads)
     tuned = Tuned()
-    before, chosen = get_num_threads(), chosen_threads()
-    if threads not in (None, before):
-        set_num_threads(threads)
-    try:
-        for done, (about, described) in enumerate(todo):
+    with using_threads(None if threads == get_num_threads() else threads):
+        for done, (about, layer) in enumerate(todo):
             if progress is not None:
                 progress(done, len(todo), about.key)
-            _tune_one(about, described, clock, Clock(clock.left / (len(todo) - done)), again, tuned)
+            _tune_one(about, layer, clock, Clock(clock.left / (len(todo) - done)), again, tuned)
         if progress is not None:
             progress(len(todo), len(todo), "")
-    finally:
-        if threads not in (None, before):
-            set_num_threads(chosen)  # None stays None, so that POOLING_NUM_THREADS counts again
     return tuned
 
 
@@ -169,12 +163,12 @@ def _by_weight(layers: Sequence[Layer], threads: int | None) -> list[tuple[Facts
     return [found[key][1:] for key in sorted(weights, key=lambda key: (-weights[key], key))]
 
 
-def _tune_one(about: Facts, described: str, clock: Clock, share: Clock, again: bool, tuned: Tuned) -> None:
+def _tune_one(about: Facts, layer: str, clock: Clock, share: Clock, again: bool, tuned: Tuned) -> None:
     key = about.key
     able, reasons = sort_out(about)
     if not able or not about.outputs:
-        described = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        tuned.left[key] = "its input is empty" if able else described
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        tuned.left[key] = "its input is empty" if able else why
         return
     record = store.get(key)
     known = {} if again or record is None else current(record, able)
@@ -211,7 +205,7 @@ def _tune_one(about: Facts, described: str, clock: Clock, share: Clock, again: b
         usual,
     )
     if choice is not None:
-        made = Record(choice, described, candidates)
+        made = Record(choice, layer, candidates)
         tuned.kept = store.add(key, made) and tuned.kept
         tuned.measured[key] = made
 

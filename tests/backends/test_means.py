@@ -15,7 +15,7 @@ from pooling import accuracy
 from pooling.backends.registry import REGISTRY
 from pooling.cli import app
 from pooling.geometry.argmax_rules import MOST_NARROW_TERMS, SUM_BLOCK
-from pooling.parallel.pool import chosen_threads
+from pooling.parallel.pool import using_threads
 from pooling.simd.vector.ops import lanes
 from tests.cases import same_bits
 
@@ -142,9 +142,7 @@ def test_means_of_numbers_that_fit_are_finite(
 ) -> None:
     """chainer#7681: though their sum does not fit, in any backend, forward and backward."""
     shape = laid_out(planes, size, data_format)
-    before = chosen_threads()
-    pooling.set_num_threads(threads)
-    try:
+    with using_threads(threads):
         for pool in offered(lambda b: pooling.AvgPool(*window, data_format=data_format, backend=b), shape, dtype):
             ones = np.ones(shape, dtype)
             share, saved = pool.forward(ones)
@@ -153,8 +151,6 @@ def test_means_of_numbers_that_fit_are_finite(
             np.testing.assert_allclose(y / LARGE[dtype], share, rtol=1e-5, err_msg=pool.backend)
             dx = pool.backward(np.full(share.shape, LARGE[dtype], dtype), saved)
             np.testing.assert_allclose(dx / LARGE[dtype], shares, rtol=1e-5, err_msg=pool.backend)
-    finally:
-        pooling.set_num_threads(before)
 
 
 def dtype_of(name: str) -> Any:

@@ -70,7 +70,7 @@ def test_a_message_has_a_remedy(name: str, line: int, end: int, message: str) ->
     if (Path(name).stem, message) in WRAPPERS:
         return
     spelled = re.sub(r"ANOTHER_SHAPE|_REMEDY|remedy", "pass it", message)
-    spelled = spelled.replace("{described}", "change")  # a list of reasons, with what to change at its end
+    spelled = spelled.replace("{message}", "change")  # a list of reasons, with what to change at its end
     assert REMEDY.search(spelled), f"{name}, line {line}, has no remedy: {message}"
 
 

@@ -70,7 +70,7 @@ def test_a_message_is_one_line_whatever_the_value(argument: str, value: Any) -> 
 
 
 class Two:
-    """A stranger's number: all that is known of it is that it stands for an int."""
+    """A foreign number type: it implements ``__index__`` and nothing else."""
 
     def __index__(self) -> int:
         return 2

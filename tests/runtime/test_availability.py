@@ -113,7 +113,7 @@ print(*before, *names, hasattr(add_cells._compiled, "py_func"))
 
 
 def test_turned_off_between_forward_and_backward() -> None:
-    """The error named a kernel that nobody knows, where it is a backend that can be chosen."""
+    """The error named an internal kernel and not the backend, which is what a user can choose."""
     code = """
 import numba
 pool = pooling.MaxPool(2, backend="simd")

@@ -20,7 +20,7 @@ from tests.processes import HANG_S, STEP, unprivileged
 PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "POOLING_CACHE_DIR", "POOLING_WISDOM")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere homes are found in other ways")
 
-NO_TAP = """
+NO_PASSWD_ENTRY = """
 import pwd
 def unknown(uid): raise KeyError(f"getpwuid(): uid not found: {uid}")
 pwd.getpwuid = unknown
@@ -79,14 +79,14 @@ HOMELESS = {
 @pytest.mark.parametrize("places", HOMELESS.values(), ids=HOMELESS)
 def test_without_a_home_nothing_is_kept(places: dict[str, str], tmp_path: Path) -> None:
     """hatch#544, black#2813: RuntimeError about the home directory, from any call that compiles."""
-    done = python(NO_TAP + WORKS + KEEPS, cwd=tmp_path, **places)
+    done = python(NO_PASSWD_ENTRY + WORKS + KEEPS, cwd=tmp_path, **places)
     assert (done.returncode, done.stdout, done.stderr) == (0, "576 576\nFalse True\n", "")
-    facts = info(NO_TAP, tmp_path, **places)
+    facts = info(NO_PASSWD_ENTRY, tmp_path, **places)
     assert (facts["cache_folder"], facts["cache_writable"], facts["wisdom_file"]) == (None, False, None)
     assert "no home folder" in facts["cache_problem"]
     assert "POOLING_CACHE_DIR" in facts["cache_problem"]
     assert "POOLING_WISDOM" in facts["wisdom_problem"]
-    shown = python(NO_TAP + "import sys\n" + INFO, cwd=tmp_path, **places).stdout
+    shown = python(NO_PASSWD_ENTRY + "import sys\n" + INFO, cwd=tmp_path, **places).stdout
     assert facts["cache_problem"] in shown
     assert facts["wisdom_problem"] in shown
     assert not list(tmp_path.iterdir()), "something was written where the process happened to be"
@@ -130,10 +130,10 @@ def test_a_home_that_can_not_be_searched(mode: int, tmp_path: Path) -> None:
 def test_a_home_that_is_named_but_not_there(variable: str, tmp_path: Path) -> None:
     """A folder called ~ was made in the working directory."""
     places = {"POOLING_CACHE_DIR": "/dev/null", "POOLING_WISDOM": "/dev/null"} | {variable: "~/kept"}
-    done = python(NO_TAP + WORKS + KEEPS, cwd=tmp_path, **places)
+    done = python(NO_PASSWD_ENTRY + WORKS + KEEPS, cwd=tmp_path, **places)
     assert (done.returncode, done.stdout, done.stderr) == (0, "576 576\nFalse True\n", "")
     assert not list(tmp_path.iterdir())
-    told = info(NO_TAP, tmp_path, **places)
+    told = info(NO_PASSWD_ENTRY, tmp_path, **places)
     assert f"{variable}='~/kept'" in told["cache_problem" if "CACHE" in variable else "wisdom_problem"]
 
 

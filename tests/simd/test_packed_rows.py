@@ -123,8 +123,8 @@ def test_too_few_rows_for_a_vector_are_turned_into_lanes() -> None:
 
 
 def test_where_outputs_lie_over_strides() -> None:
-    disjoint_windows = strides_of(Axis(size=11, kernel=2, stride=2))
-    assert (disjoint_windows.count, disjoint_windows.before, disjoint_windows.gap, disjoint_windows.pitch) == (
+    side_by_side = strides_of(Axis(size=11, kernel=2, stride=2))
+    assert (side_by_side.count, side_by_side.before, side_by_side.gap, side_by_side.pitch) == (
         5,
         0,
         0,

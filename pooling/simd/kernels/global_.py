@@ -93,16 +93,16 @@ def find(x: Any, at: int, n: int, v: Any, i: int) -> None:
     first = load(x, at)
     lanes = width(first)
     best, other = first, first
-    strange, stranger = first != first, first
+    is_nan, nan_total = first != first, first
     for c in range(lanes, n - lanes, 2 * lanes):  # two maxima side by side; vectors may overlap those before
         value, beside = load(x, at + c), load(x, at + min(c + lanes, n - lanes))
-        strange = strange | (value != value) | (beside != beside)
+        is_nan = is_nan | (value != value) | (beside != beside)
         best, other = select(value > best, value, best), select(beside > other, beside, other)
-        stranger = stranger + value + beside
+        nan_total = nan_total + value + beside
     end = load(x, at + n - lanes)
-    strange = strange | (end != end)
-    if any_lane(strange):
-        store(v, i, sum_across(select(strange, stranger + end, splat(0, first))))
+    is_nan = is_nan | (end != end)
+    if any_lane(is_nan):
+        store(v, i, sum_across(select(is_nan, nan_total + end, splat(0, first))))
     else:
         best = select(other > best, other, best)
         store(v, i, max_across(select(end > best, end, best)))
